@@ -1,0 +1,77 @@
+"""The interface between the daemon and the policies: what a policy is told, and that it answers with a Decision."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from swarmkeel.balance.decision import Decision
+from swarmkeel.swarm.snapshot import SwarmSnapshot
+from swarmkeel.swarm.span import Span
+
+
+class OwnServer(BaseModel):
+    """The server beside which the daemon runs, as its control socket describes it.
+
+    Attributes:
+        peer_id: Its base58 peer id.
+        span: The blocks that it serves; None before its first placement.
+        num_blocks: How many blocks it can hold.
+        throughput: Requests a second that it announces.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    peer_id: str
+    span: Span | None
+    num_blocks: int
+    throughput: float
+
+
+class PolicySettings(BaseModel):
+    """The part of the configuration that a policy may look at.
+
+    Attributes:
+        quality: Petals' balance_quality: move if the bottleneck is below this share of what can be reached.
+        min_answered_ratio: Share of block keys that must have been answered.
+        max_rejected_ratio: Share of records that may have been rejected.
+        max_snapshot_age: Seconds that a snapshot may be old.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    quality: float = 0.75
+    min_answered_ratio: float = 0.9
+    max_rejected_ratio: float = 0.5
+    max_snapshot_age: float = 120.0
+
+
+class Situation(BaseModel):
+    """All that a policy may know; nothing else (no clock, no file, no randomness but the seed) enters a decision."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    snapshot: SwarmSnapshot
+    own: OwnServer
+    settings: PolicySettings
+    now: float
+    seed: int
+
+
+class Policy(Protocol):
+    """A rule that says whether one server should serve other blocks."""
+
+    @property
+    def name(self) -> str:
+        """Stable name, as in `balance.policy` of the configuration."""
+        ...
+
+    def decide(self, situation: Situation) -> Decision:
+        """Decide about one server.
+
+        Returns:
+            A decision with the verdict `insufficient_information`, `balanced` or `moving`; only the last has a target,
+            which is never the present span. The daemon's guards turn `moving` into `holding` or `would_move`.
+        """
+        ...
