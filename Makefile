@@ -1,0 +1,65 @@
+# Everything is installed into .venv inside the checkout; nothing else on the machine is changed.
+#
+#   make demo                     a whole swarm on this machine, healed before your eyes
+#   make test                     every test;  make test ARGS="-k spans"  runs some
+#   make PYTHON=python3.12 ...    another interpreter than the first one found
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-tests demo test check lint format types layering bench clean
+
+help: ## Show what can be made.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: $(INSTALLED) ## Install Swarmkeel and all that developing it takes into .venv.
+
+$(VENV)/bin/python:
+	@$(if $(PYTHON),$(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Swarmkeel needs Python 3.11 or newer: name one by make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+
+# Redone only when what is to be installed changes. The constraints name the exact torch, so that no other build of it,
+# gigabytes larger, is drawn in. They also hold for what builds the package; newer versions of pip read the second name.
+$(INSTALLED): export PIP_CONSTRAINT := constraints.txt
+$(INSTALLED): export PIP_BUILD_CONSTRAINT := constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV); the first time this takes a minute or two ..."
+	@$(RUN) pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+setup-tests: $(INSTALLED) ## Fetch Debian's Prometheus for the tests that need it, where that is possible.
+	@sh tests/support/fetch_prometheus.sh
+
+demo: $(INSTALLED) ## Start a whole swarm on this machine and watch it heal; ARGS=--keep leaves it running.
+	@$(RUN) swarmkeel demo $(ARGS)
+
+test: setup-tests ## Run every test.
+	@$(RUN) pytest -n 2 --dist loadgroup $(ARGS)
+
+check: lint types layering ## Run every check that is no test.
+
+lint: $(INSTALLED) ## Look for mistakes and for code that is not formatted.
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+
+format: $(INSTALLED) ## Format the code and mend what can be mended safely.
+	@$(RUN) ruff check --fix-only
+	@$(RUN) ruff format
+
+types: $(INSTALLED) ## Check the types.
+	@$(RUN) mypy
+
+layering: $(INSTALLED) ## Check that every module imports only what stands below it.
+	@$(VENV)/bin/python $(VENV)/bin/lint-imports
+
+bench: $(INSTALLED) ## Run the benchmarks.
+	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+
+clean: ## Remove everything that make made.
+	rm -rf $(VENV) .demo build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
