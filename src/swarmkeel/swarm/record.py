@@ -67,7 +67,7 @@ class RecordRejected(SwarmkeelError, ValueError):  # noqa: N818 -- named after w
         self.reason = reason
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
 class ServerInfo:
     """What one server announces under one block: names, order and defaults are those of Petals' `ServerInfo`.
 
@@ -195,7 +195,8 @@ def parse_block_records(raw: object) -> tuple[dict[str, ServerInfo], Counter[str
     accepted: dict[str, ServerInfo] = {}
     for subkey, value in raw.items():
         try:
-            accepted[parse_peer_id(subkey)] = ServerInfo.from_tuple(value)
+            peer_id = parse_peer_id(subkey)
+            accepted[peer_id] = ServerInfo.from_tuple(value)
         except RecordRejected as error:
             rejected[error.reason.value] += 1
     return accepted, rejected

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from swarmkeel.swarm.record import ServerInfo, ServerState
 
@@ -26,6 +26,32 @@ def peer_text(peer: object) -> str:
     return str(to_base58())
 
 
+def parse_uid(uid: str) -> tuple[str, int]:
+    """Split a block's key in the DHT into the model's prefix and the block's index.
+
+    Raises:
+        ValueError: If it is not `"{dht_prefix}.{block_index}"`.
+    """
+    dht_prefix, _, index = uid.partition(".")
+    if not (index.isascii() and index.isdigit()):
+        raise ValueError(f'a block\'s key is "dht_prefix.block_index", not {uid[:200]!r}')
+    return dht_prefix, int(index)
+
+
+class ModuleServers(Protocol[Peer]):
+    """What spans are computed from: a `RemoteModuleInfo`, or a block of a `SwarmSnapshot`."""
+
+    @property
+    def uid(self) -> str:
+        """The block's key in the DHT."""
+        ...
+
+    @property
+    def servers(self) -> Mapping[Peer, ServerInfo]:
+        """The servers announced under it."""
+        ...
+
+
 @dataclass
 class RemoteModuleInfo(Generic[Peer]):
     """One block of a model and the servers that announce it.
@@ -41,7 +67,10 @@ class RemoteModuleInfo(Generic[Peer]):
 
 @dataclass(frozen=True, slots=True)
 class RemoteSpanInfo(Generic[Peer]):
-    """The contiguous blocks that one server serves, counted from the first block that was read."""
+    """The contiguous blocks that one server serves, counted from the first block that was read.
+
+    What a hostile record announces is kept as it is: the span may end before it starts, or start past the last block.
+    """
 
     peer_id: Peer
     start: int
@@ -64,8 +93,22 @@ class RemoteSpanInfo(Generic[Peer]):
         return self.server_info.throughput
 
 
+@dataclass(slots=True)
+class _GrowingSpan:
+    start: int
+    end: int
+    server_info: ServerInfo
+
+    @classmethod
+    def announced(cls, server_info: ServerInfo, block: int, first_block: int, total_blocks: int) -> _GrowingSpan:
+        if server_info.start_block is None or server_info.end_block is None:
+            return cls(block, block + 1, server_info)
+        start = max(server_info.start_block - first_block, 0)
+        return cls(start, min(server_info.end_block - first_block, total_blocks), server_info)
+
+
 def compute_spans(
-    module_infos: Sequence[RemoteModuleInfo[Peer]], *, min_state: ServerState
+    module_infos: Sequence[ModuleServers[Peer]], *, min_state: ServerState
 ) -> dict[Peer, RemoteSpanInfo[Peer]]:
     """Put the records of all blocks together to one span a server.
 
@@ -80,21 +123,33 @@ def compute_spans(
 
     Returns:
         The spans by peer id, in the order in which the servers were first seen.
+
+    Raises:
+        ValueError: If the first block's uid names no block.
+        TypeError: If a peer id is neither a string nor a `PeerID`.
     """
-    first_block = int(module_infos[0].uid.split(".")[1]) if module_infos else 0
-    spans: dict[Peer, RemoteSpanInfo[Peer]] = {}
+    first_block = parse_uid(module_infos[0].uid)[1] if module_infos else 0
+    total_blocks = len(module_infos)
+    too_low = tuple(state for state in ServerState if state.value < min_state.value)
+    growing: dict[Peer, _GrowingSpan] = {}
+
     for block, module_info in enumerate(module_infos):
-        for peer_id in sorted(module_info.servers, key=peer_text):
-            server_info = module_info.servers[peer_id]
-            if server_info.state.value < min_state.value:
+        servers = module_info.servers
+        newcomers = []
+        for peer_id, server_info in servers.items():
+            state = server_info.state
+            if state in too_low:
                 continue
-            known = spans.get(peer_id)
-            if known is None or known.state.value < server_info.state.value:
-                start, end = block, block + 1
-                if server_info.start_block is not None and server_info.end_block is not None:
-                    start = max(server_info.start_block - first_block, 0)
-                    end = min(server_info.end_block - first_block, len(module_infos))
-                spans[peer_id] = RemoteSpanInfo(peer_id, start, end, server_info)
-            elif known.state == server_info.state and known.end < block + 1:
-                spans[peer_id] = RemoteSpanInfo(peer_id, known.start, block + 1, known.server_info)
-    return spans
+            known = growing.get(peer_id)
+            if known is None:
+                newcomers.append(peer_id)
+            elif known.server_info.state is state:
+                if known.end <= block:
+                    known.end = block + 1
+            elif known.server_info.state.value < state.value:
+                growing[peer_id] = _GrowingSpan.announced(server_info, block, first_block, total_blocks)
+        # Servers of one block do not touch each other's spans: their order shows only in that of the newcomers.
+        newcomers.sort(key=peer_text)
+        for peer_id in newcomers:
+            growing[peer_id] = _GrowingSpan.announced(servers[peer_id], block, first_block, total_blocks)
+    return {peer_id: RemoteSpanInfo(peer_id, g.start, g.end, g.server_info) for peer_id, g in growing.items()}
