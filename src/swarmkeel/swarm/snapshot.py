@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from types import MappingProxyType
 
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteModuleInfo, RemoteSpanInfo, compute_spans
@@ -31,12 +32,15 @@ class BlockReading:
     Attributes:
         uid: `"{dht_prefix}.{block_index}"`.
         reading: How the reading of this key ended.
-        servers: Accepted records by base58 peer id; never changed after construction.
+        servers: Accepted records by base58 peer id: a read-only copy of what is given.
     """
 
     uid: str
     reading: KeyReading
     servers: Mapping[str, ServerInfo]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "servers", MappingProxyType(dict(self.servers)))
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class SnapshotQuality:
         keys_asked: Block keys that were asked for.
         keys_answered: Keys whose answer is known, be it records or their absence.
         records_accepted: Records that passed the check.
-        rejected: Records that did not, counted by reason.
+        rejected: Records that did not, counted by `RejectionReason`.
         age_seconds: Time since the reading.
         own_record_found: Whether the own server's record is in it in any state; False where no server is named.
     """
@@ -69,6 +73,12 @@ class SnapshotQuality:
         """Number of records that did not pass the check."""
         return sum(self.rejected.values())
 
+    @property
+    def records_rejected_ratio(self) -> float:
+        """Share of the records found that did not pass the check, 0 to 1."""
+        found = self.records_accepted + self.records_rejected
+        return self.records_rejected / found if found else 0.0
+
 
 @dataclass(frozen=True)
 class SwarmSnapshot:
@@ -79,7 +89,10 @@ class SwarmSnapshot:
         first_block: Index of the first block read.
         blocks: One reading a block, in order, without gaps.
         read_at: When the reading ended, seconds since the epoch.
-        rejected: Records that did not pass the check, counted by reason.
+        rejected: Records that did not pass the check, counted by `RejectionReason`: a read-only copy of what is given.
+
+    Raises:
+        ValueError: If the blocks' keys are not those of `dht_prefix` from `first_block` on.
     """
 
     dht_prefix: str
@@ -88,36 +101,49 @@ class SwarmSnapshot:
     read_at: float
     rejected: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for index, block in enumerate(self.blocks, self.first_block):
+            if block.uid != f"{self.dht_prefix}.{index}":
+                raise ValueError(f"the key of block {index} is {self.dht_prefix}.{index}, not {block.uid[:200]!r}")
+        object.__setattr__(self, "rejected", MappingProxyType(dict(self.rejected)))
+
     @property
     def total_blocks(self) -> int:
         """Number of blocks read."""
         return len(self.blocks)
 
-    @cached_property
+    @property
     def module_infos(self) -> tuple[RemoteModuleInfo[str], ...]:
-        """The blocks in the shape that Petals' functions take."""
+        """The blocks in the shape that Petals' functions take; a copy that may be changed."""
         return tuple(RemoteModuleInfo(block.uid, dict(block.servers)) for block in self.blocks)
 
     def spans(self, min_state: ServerState = ServerState.JOINING) -> dict[str, RemoteSpanInfo[str]]:
         """Give the span of every server that is at least in this state, see `compute_spans`."""
-        return compute_spans(self.module_infos, min_state=min_state)
+        known = self._known_spans.get(min_state)
+        if known is None:
+            known = self._known_spans[min_state] = compute_spans(self.blocks, min_state=min_state)
+        return dict(known)
+
+    @cached_property
+    def _known_spans(self) -> dict[ServerState, dict[str, RemoteSpanInfo[str]]]:
+        return {}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of all that a decision depends on: equal digests lead to equal decisions.
+        """SHA-256 (hex) of all that a decision depends on: equal digests lead to equal decisions at the same age.
 
-        Left out are the reading's time and fields of the records that no policy looks at, such as pings.
+        It does not depend on the order of the records. Left out are the time of the reading and the fields of the
+        records that no policy looks at, such as pings.
         """
-        content = [
-            [block.uid, block.reading.value]
-            + [
-                [peer_id, info.state.value, info.throughput.hex(), info.start_block, info.end_block]
-                for peer_id, info in sorted(block.servers.items())
-            ]
-            for block in self.blocks
-        ]
-        text = json.dumps([self.dht_prefix, self.first_block, content], separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        sha = hashlib.sha256(json.dumps([self.dht_prefix, self.first_block, sum(self.rejected.values())]).encode())
+        for block in self.blocks:
+            records = sorted(
+                f"{peer_id}:{info.state.name}:{info.throughput.hex()}:{info.start_block}:{info.end_block}"
+                for peer_id, info in block.servers.items()
+            )
+            # A line break is in none of the parts, so that no two different snapshots give the same text.
+            sha.update("\n".join(["", block.reading.value, *records]).encode())
+        return sha.hexdigest()
 
     def quality(self, now: float, own_peer_id: str | None = None) -> SnapshotQuality:
         """Say how far this snapshot may be trusted.
@@ -130,7 +156,7 @@ class SwarmSnapshot:
             keys_asked=len(self.blocks),
             keys_answered=sum(block.reading is not KeyReading.UNKNOWN for block in self.blocks),
             records_accepted=sum(len(block.servers) for block in self.blocks),
-            rejected=dict(self.rejected),
+            rejected=self.rejected,
             age_seconds=max(now - self.read_at, 0.0),
             own_record_found=own_peer_id is not None and any(own_peer_id in block.servers for block in self.blocks),
         )
