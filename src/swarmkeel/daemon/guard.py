@@ -1,0 +1,147 @@
+"""Guards: what must hold before a wanted move is made. Pure: a decision and what is known in, a decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from swarmkeel.balance.decision import Decision, Reason, Verdict
+from swarmkeel.daemon.move import Move, MoveStep
+
+SECONDS_PER_DAY: Final = 86_400.0
+
+
+class GuardSettings(BaseModel):
+    """Limits of the guards, in seconds unless said otherwise; see the section `guards` of the configuration."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cooldown: float
+    minimum_uptime: float
+    moves_per_day: int
+    confirmations: int
+    breaker_base: float
+    breaker_max: float
+
+
+class GuardView(BaseModel):
+    """What the guards look at.
+
+    Attributes:
+        now: Seconds since the epoch.
+        server_state: What the server says that it does.
+        running_restart: Id of a restart that is not over; None without one.
+        pinned: Whether the server's operator has pinned its blocks.
+        span_since: Since when the present span is served, as far as this sidecar knows; seconds since the epoch.
+        moves: Moves of this server, oldest first; at least those of the last day and the last failures in a row.
+        confirmations: Snapshots in a row that led to a move, the present one included.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    now: float
+    server_state: str
+    running_restart: str | None
+    pinned: bool
+    span_since: float | None
+    moves: tuple[Move, ...]
+    confirmations: int
+
+
+def apply_guards(decision: Decision, view: GuardView, settings: GuardSettings, *, dry_run: bool) -> Decision:
+    """Turn a wanted move into `holding` or, in a dry run, into `would_move`; other decisions pass unchanged.
+
+    A server without blocks serves nobody, so nothing that protects what it serves holds its first placement back.
+    """
+    if decision.verdict is not Verdict.MOVING:
+        return decision
+    guards = ALWAYS if decision.own_span is None else (*ALWAYS, *WHILE_SERVING)
+    holding = tuple(reason for reason in (guard(view, settings) for guard in guards) if reason is not None)
+    if holding:
+        return decision.model_copy(update={"verdict": Verdict.HOLDING, "reasons": (*holding, *decision.reasons)})
+    if dry_run:
+        reasons = (Reason(name="dry_run"), *decision.reasons)
+        return decision.model_copy(update={"verdict": Verdict.WOULD_MOVE, "reasons": reasons})
+    return decision
+
+
+def breaker_release(moves: Sequence[Move], settings: GuardSettings) -> tuple[int, float]:
+    """Count the failures since the last success, and say when the hold that they cause ends.
+
+    Returns:
+        The failures in a row and the end of the hold in seconds since the epoch; the hold starts at `breaker_base` and
+        doubles with every failure up to `breaker_max`.
+    """
+    failures = 0
+    for move in reversed(moves):
+        if not move.is_final:
+            continue
+        if move.step is MoveStep.DONE:
+            break
+        failures += 1
+    if not failures:
+        return 0, 0.0
+    last = max(move.step_since for move in moves if move.is_final)
+    # The exponent is bounded so that a long row of failures cannot overflow.
+    hold = min(settings.breaker_base * 2.0 ** min(failures - 1, 60), settings.breaker_max)
+    return failures, last + hold
+
+
+def _since(then: float, now: float) -> float:
+    # Times ahead of the clock (it was set back) count by their distance: they may hold for a while, not for ever.
+    return abs(now - then)
+
+
+def _pinned(view: GuardView, _: GuardSettings) -> Reason | None:
+    return Reason(name="pinned") if view.pinned else None
+
+
+def _restart_running(view: GuardView, _: GuardSettings) -> Reason | None:
+    if view.running_restart is None and view.server_state in ("online", "idle"):
+        return None
+    return Reason(name="restart_running", values={"state": view.server_state, "restart": view.running_restart})
+
+
+def _breaker(view: GuardView, settings: GuardSettings) -> Reason | None:
+    failures, release = breaker_release(view.moves, settings)
+    remaining = release - view.now
+    if not failures or remaining <= 0 or remaining > settings.breaker_max:
+        return None
+    return Reason(name="breaker", values={"failures": failures, "remaining_seconds": remaining})
+
+
+def _cooldown(view: GuardView, settings: GuardSettings) -> Reason | None:
+    ended = [move.step_since for move in view.moves if move.is_final and move.was_requested]
+    if not ended:
+        return None
+    since = _since(ended[-1], view.now)
+    if since >= settings.cooldown:
+        return None
+    return Reason(name="cooldown", values={"since_seconds": since, "limit_seconds": settings.cooldown})
+
+
+def _minimum_uptime(view: GuardView, settings: GuardSettings) -> Reason | None:
+    since = 0.0 if view.span_since is None else _since(view.span_since, view.now)
+    if since >= settings.minimum_uptime:
+        return None
+    return Reason(name="minimum_uptime", values={"since_seconds": since, "limit_seconds": settings.minimum_uptime})
+
+
+def _moves_per_day(view: GuardView, settings: GuardSettings) -> Reason | None:
+    moves = sum(move.was_requested and _since(move.started_at, view.now) < SECONDS_PER_DAY for move in view.moves)
+    if moves < settings.moves_per_day:
+        return None
+    return Reason(name="moves_per_day", values={"moves": moves, "limit": settings.moves_per_day})
+
+
+def _confirmation(view: GuardView, settings: GuardSettings) -> Reason | None:
+    if view.confirmations >= settings.confirmations:
+        return None
+    return Reason(name="confirmation", values={"seen": view.confirmations, "needed": settings.confirmations})
+
+
+Guard = Callable[[GuardView, GuardSettings], Reason | None]
+ALWAYS: Final[tuple[Guard, ...]] = (_pinned, _restart_running, _breaker)
+WHILE_SERVING: Final[tuple[Guard, ...]] = (_cooldown, _minimum_uptime, _moves_per_day, _confirmation)
