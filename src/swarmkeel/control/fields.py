@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NoReturn, TypeVar
 
+from swarmkeel.printable import printable
 from swarmkeel.swarm.span import Span
 
 MAX_ID_LENGTH: Final = 128
@@ -47,13 +48,6 @@ def render_json(document: Mapping[str, object]) -> bytes:
         TypeError: If a value has no form in JSON.
     """
     return json.dumps(document, allow_nan=False).encode("ascii")
-
-
-def printable(text: str, limit: int) -> str:
-    """Make text of unknown origin safe for a log or a terminal: one line, escaped, at most `limit` characters."""
-    kept = text[: limit + 1]
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in kept)
-    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
 
 
 def _refuse_constant(name: str) -> NoReturn:

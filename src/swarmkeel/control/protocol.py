@@ -12,7 +12,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from swarmkeel.control.fields import MAX_TEXT_LENGTH, Fields, printable
+from swarmkeel.control.fields import MAX_TEXT_LENGTH, Fields
+from swarmkeel.printable import printable
 from swarmkeel.swarm.span import Span
 
 PROTOCOL_VERSION: Final = 1
