@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from swarmkeel.durations import Duration, PositiveDuration
+from swarmkeel.config_errors import (
+    WHOLE_FILE,
+    complete_error,
+    describe_error,
+    known_keys,
+    text_of,
+    unknown_variables,
+)
+from swarmkeel.durations import Duration, PositiveDuration, format_duration
 from swarmkeel.errors import UsageError
+from swarmkeel.printable import printable
+from swarmkeel.yaml_file import NotYaml, parse_yaml
+
+_MAX_SOCKET_PATH: Final = 107  # bytes, unix(7)
+
+_Entry = TypeVar("_Entry")
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+def _check_multiaddress(peer: str) -> str:
+    address, _, peer_id = peer.rpartition("/p2p/")
+    if not address.startswith("/") or not peer_id:
+        raise ValueError("must be a multiaddress like /ip4/1.2.3.4/tcp/31337/p2p/QmPeerId")
+    return peer
+
+
+def _check_not_empty(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+    if not entries:
+        raise complete_error("must have at least one entry")
+    return entries
+
+
+_Multiaddress = Annotated[str, AfterValidator(_check_multiaddress)]
 
 
 class _Section(BaseModel):
@@ -22,24 +63,23 @@ class _Section(BaseModel):
 class SwarmSection(_Section):
     """The swarm to look at."""
 
-    dht_prefix: Annotated[str, Field(min_length=1, pattern=r"^[^.\s]+$")]
+    dht_prefix: str
     """Name of the model in the DHT, without a dot."""
     total_blocks: Annotated[int, Field(ge=1, le=10_000)]
     """Number of transformer blocks of the model."""
-    initial_peers: Annotated[tuple[str, ...], Field(min_length=1)]
+    initial_peers: Annotated[tuple[_Multiaddress, ...], AfterValidator(_check_not_empty)]
     """Multiaddresses of DHT peers to join through, each ending in /p2p/PEER_ID."""
     identity_path: Path | None = None
     """The sidecar's own key file, made when missing; without one it is a new peer at every start. Never the server's."""
     read_timeout: PositiveDuration = 15.0
     """How long one reading of all blocks may take."""
 
-    @field_validator("initial_peers")
+    @field_validator("dht_prefix")
     @classmethod
-    def _check_multiaddresses(cls, peers: tuple[str, ...]) -> tuple[str, ...]:
-        for peer in peers:
-            if not peer.startswith("/") or "/p2p/" not in peer:
-                raise ValueError(f"{peer!r} is no multiaddress like /ip4/1.2.3.4/tcp/31337/p2p/QmPeerId")
-        return peers
+    def _check_prefix(cls, prefix: str) -> str:
+        if not prefix or "." in prefix or any(character.isspace() for character in prefix):
+            raise ValueError("must be a name without dots and white space")
+        return prefix
 
 
 class ServerSection(_Section):
@@ -47,12 +87,19 @@ class ServerSection(_Section):
 
     socket: Path
     """Its control socket."""
-    peer_id: str | None = None
+    peer_id: Annotated[str, Field(min_length=1)] | None = None
     """The peer id that it must have; any where left out."""
-    uids: tuple[int, ...] | None = None
+    uids: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_check_not_empty)] | None = None
     """User ids that may own the other end of the socket; the sidecar's own and root where left out."""
     request_timeout: PositiveDuration = 10.0
     """How long one request to it may take."""
+
+    @field_validator("socket")
+    @classmethod
+    def _check_socket(cls, socket: Path) -> Path:
+        if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
+            raise ValueError(f"must be a path of at most {_MAX_SOCKET_PATH} bytes, as for every Unix socket")
+        return socket
 
 
 class BalanceSection(_Section):
@@ -89,8 +136,18 @@ class GuardsSection(_Section):
     """Snapshots in a row that must lead to a move."""
     breaker_base: PositiveDuration = 1800.0
     """Hold after a failed move; doubles with every further failure in a row."""
-    breaker_max: PositiveDuration = 86400.0
+    breaker_max: Annotated[PositiveDuration, Field(validate_default=True)] = 86400.0
     """The longest hold."""
+
+    @field_validator("breaker_max")
+    @classmethod
+    def _check_breaker(cls, longest: float, info: ValidationInfo) -> float:
+        first = info.data.get("breaker_base", 0.0)
+        if longest < first:
+            raise complete_error(
+                f"must be at least guards.breaker_base, which is {format_duration(first)}, not {format_duration(longest)}"
+            )
+        return longest
 
 
 class MoveSection(_Section):
@@ -104,8 +161,19 @@ class MoveSection(_Section):
     """How long the server may take from the request to serving."""
     verify_timeout: PositiveDuration = 300.0
     """How long the DHT may take to show the new span ONLINE after that."""
-    poll_period: PositiveDuration = 2.0
+    poll_period: Annotated[PositiveDuration, Field(validate_default=True)] = 2.0
     """How often a move under way is looked at."""
+
+    @field_validator("poll_period")
+    @classmethod
+    def _check_poll_period(cls, period: float, info: ValidationInfo) -> float:
+        for name in ("request_timeout", "restart_timeout", "verify_timeout"):
+            limit = info.data.get(name, period)
+            if period > limit:
+                raise complete_error(
+                    f"must be at most move.{name}, which is {format_duration(limit)}, not {format_duration(period)}"
+                )
+        return period
 
 
 class JournalSection(_Section):
@@ -157,6 +225,18 @@ class Config(BaseSettings):
     http: HttpSection = HttpSection()
     log: LogSection = LogSection()
 
+    @model_validator(mode="after")
+    def _check_paths(self) -> Config:
+        known: dict[Path, str] = {}
+        for where, path in (
+            ("server.socket", self.server.socket),
+            ("journal.path", self.journal.path),
+            ("swarm.identity_path", self.swarm.identity_path),
+        ):
+            if path is not None and known.setdefault(path, where) != where:
+                raise complete_error(f"must be another path than {known[path]}", where)
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -167,35 +247,37 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over the file; nothing else counts."""
-        return env_settings, init_settings
+        del env_settings, dotenv_settings, file_secret_settings
+        return _Environment(settings_cls), init_settings
+
+
+class _Environment(EnvSettingsSource):
+    """Environment variables; what is no JSON where JSON is due is left to the validation, which knows where it is."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - as in the base
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except (ValueError, RecursionError):
+            return value
 
 
 class ConfigError(UsageError):
     """The configuration cannot be used.
 
     Attributes:
+        path: The file.
         findings: Every error found: where it is, and what is wrong and allowed there.
     """
 
     def __init__(self, path: Path, findings: tuple[tuple[str, str], ...]) -> None:
-        count = len(findings)
         where, what = findings[0]
-        more = f" (and {count - 1} more)" if count > 1 else ""
-        super().__init__(f"{path}: {where}: {what}{more}", f"mend it; swarmkeel check-config {path} shows all errors")
+        place = "" if where == WHOLE_FILE else f"{where}: "
+        others = len(findings) - 1
+        more = f" (and {others} more)" if others else ""
+        remedy = f"swarmkeel check-config {path} shows all errors" if others else "mend the configuration"
+        super().__init__(f"{path}: {place}{what}{more}", remedy)
         self.path = path
         self.findings = findings
-
-
-def _describe(error: Any) -> tuple[str, str]:
-    where = ".".join(str(part) for part in error["loc"]) or "(top level)"
-    what = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        what = "unknown key"
-    elif error["type"] == "missing":
-        what = "missing"
-    elif not isinstance(error["input"], dict | list | tuple):
-        what = f"{what}, not {str(error['input'])[:80]!r}"
-    return where, what
 
 
 def load_config(path: Path) -> Config:
@@ -205,16 +287,36 @@ def load_config(path: Path) -> Config:
         ConfigError: If the file cannot be read or anything in it is wrong; names every error.
     """
     try:
-        values = YamlConfigSettingsSource(Config, yaml_file=path)() if path.is_file() else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "(whole file)"
-        raise ConfigError(path, ((where, f"not YAML: {getattr(error, 'problem', None) or error}"),)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, (("(whole file)", f"cannot be read: {error}"),)) from error
-    if values is None:
-        raise ConfigError(path, (("(whole file)", "no such file"),))
+        text = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(path, ((WHOLE_FILE, f"cannot be read: {reason}"),)) from error
     try:
-        return Config(**values)
+        source, duplicates = parse_yaml(text)
+    except NotYaml as error:
+        raise ConfigError(path, ((error.where, printable(f"not YAML: {error.what}", 200)),)) from error
+    findings = [
+        (f"line {duplicate.line}", f"the key {text_of(duplicate.key)} stands on line {duplicate.first_line} already")
+        for duplicate in duplicates
+    ]
+    if not isinstance(source, Mapping | None):
+        findings.append((WHOLE_FILE, f"must be a mapping of sections ({known_keys(Config)}), not {text_of(source)}"))
+        raise ConfigError(path, tuple(findings))
+    findings += unknown_variables(Config)
+    sections = Config.model_fields
+    findings += [
+        (printable(str(key)) or '""', f"unknown section; there are {known_keys(Config)}")
+        for key in source or ()
+        if key not in sections
+    ]
+    # A section that is empty or missing is one without keys, so that each key that must stand in it is named.
+    given = {name: (source or {}).get(name) for name in sections}
+    values: dict[str, Any] = {name: {} if section is None else section for name, section in given.items()}
+    try:
+        config = Config(**values)
     except ValidationError as error:
-        raise ConfigError(path, tuple(_describe(item) for item in error.errors())) from error
+        findings += [describe_error(item, Config) for item in error.errors(include_url=False)]
+        raise ConfigError(path, tuple(findings)) from error
+    if findings:
+        raise ConfigError(path, tuple(findings))
+    return config

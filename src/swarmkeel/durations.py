@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 _SECONDS_OF: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_ALLOWED: Final = "must be a duration: a number of seconds, or text like 90s, 15m, 2h, 1d"
 _PATTERN: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -19,7 +21,7 @@ def parse_duration(value: object) -> object:
     """
     if not isinstance(value, str):
         if isinstance(value, bool):
-            raise ValueError("a duration is a number of seconds or text like 90s, 15m, 2h, 1d")
+            raise ValueError(_ALLOWED)
         return value
     text = value.strip().replace(" ", "")
     parts = _PATTERN.findall(text)
@@ -28,16 +30,17 @@ def parse_duration(value: object) -> object:
     try:
         return float(text)
     except ValueError:
-        raise ValueError("a duration is a number of seconds or text like 90s, 15m, 2h, 1d") from None
+        raise ValueError(_ALLOWED) from None
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds as `parse_duration` reads them, in the largest unit that leaves a whole number."""
+    """Write seconds as `parse_duration` reads them, exactly, in the largest unit that leaves a whole number."""
     for unit in ("d", "h", "m"):
-        count = seconds / _SECONDS_OF[unit]
-        if count >= 1 and count == int(count):
+        count, rest = divmod(seconds, _SECONDS_OF[unit])
+        if count >= 1 and not rest:
             return f"{int(count)}{unit}"
-    return f"{seconds:g}s"
+    text = format(Decimal(repr(seconds)), "f")
+    return f"{text.removesuffix('.0')}s"
 
 
 Duration = Annotated[
