@@ -1,0 +1,261 @@
+"""Finds all that the DHT holds under many keys at once, and knows what it could not find out.
+
+This is Kademlia's iterative search (Maymounkov and Mazieres, 2002), as hivemind's `traverse_dht` does it: for every key
+ask the nearest peers known, learn nearer ones from their answers, until the nearest have all been asked. What differs is
+what happens when peers fail or lie: hivemind's search ends early at a record that never expires, fails as a whole where
+two holders' records cannot be ordered, gives nothing where one record cannot be read, and does not say who was silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from hivemind.dht.routing import DHTID
+from hivemind.p2p import PeerID
+
+from swarmkeel.swarm.dht_codec import RawRecord, UndecodableError, decode_value
+from swarmkeel.swarm.dht_messages import Answer
+from swarmkeel.swarm.dht_node import DhtNode
+
+REPLICAS: Final = 5
+"""A record is kept by this many peers nearest to its key; hivemind's default."""
+_BEAM: Final = 2 * REPLICAS
+"""The nearest peers that are asked for a key: twice the replicas, since peers come, go and disagree who is near."""
+_KEYS_PER_QUESTION: Final = 8
+"""hivemind sends no answer over 4 MiB, nor an error instead. With 8 keys in one answer and 0.85 KB a record there is
+room for 600 servers under every single block."""
+_QUESTIONS_AT_ONCE: Final = 16
+_QUESTIONS_PER_PEER: Final = 2
+_MAX_BYTES: Final = 128 * 1024 * 1024
+"""Values kept of one search. All of a model with 126 blocks and 2000 servers is 84 MB."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of one key after a search.
+
+    Attributes:
+        records: The newest record under every subkey.
+        rejected: Number of entries that are no such records, by reason.
+        conclusive: Whether most of the peers that should hold this key gave a readable answer, and nobody nearer was
+            left unasked: only then does a record that was not found not exist.
+        nearest: Peers that answered, nearest to the key first.
+    """
+
+    records: Mapping[object, RawRecord]
+    rejected: Mapping[str, int]
+    conclusive: bool
+    nearest: tuple[PeerID, ...]
+
+    def values(self, now: float) -> tuple[dict[object, object], Counter[str]]:
+        """Decode the records.
+
+        Args:
+            now: Seconds since the epoch; a record that ended before is left out.
+
+        Returns:
+            The values by subkey, and the number of entries left out by reason.
+        """
+        values: dict[object, object] = {}
+        rejected = Counter(self.rejected)
+        for subkey, record in self.records.items():
+            if record.expiration < now:
+                rejected["expired"] += 1
+                continue
+            try:
+                values[subkey] = decode_value(record.value)
+            except UndecodableError:
+                rejected["unreadable"] += 1
+        return values, rejected
+
+
+class Lookup:
+    """Searches through one node. It remembers which keys hold more than one answer can carry."""
+
+    def __init__(self, node: DhtNode) -> None:
+        self._node = node
+        self._oversized: set[str] = set()
+
+    async def find(self, keys: Sequence[str], *, seconds: float) -> dict[str, Found]:
+        """Look for all records under some keys.
+
+        What was found when the time is up is given all the same. When this is cancelled, nothing goes on behind it.
+
+        Args:
+            keys: Different keys.
+            seconds: How long it may take. A peer that does not answer costs up to 9 seconds once.
+        """
+        # Those that may take their holders' full time come last, lest the others wait for them.
+        search = _Search(self._node, sorted(keys, key=self._oversized.__contains__), self._oversized)
+        await search.run(seconds)
+        return search.found()
+
+
+@dataclass(eq=False)
+class _KeySearch:
+    """The search for one key.
+
+    Attributes:
+        candidates: Distance and name of all peers heard of, nearest first.
+        asked: Peers that the question was put to.
+        answered: Those of them that answered.
+        failed: Peers that did not, or that are known not to.
+        unreadable: Peers whose answer was not a dictionary of records.
+    """
+
+    key: str
+    key_id: DHTID
+    known: set[PeerID]
+    candidates: list[tuple[int, PeerID]] = field(default_factory=list)
+    asked: set[PeerID] = field(default_factory=set)
+    answered: set[PeerID] = field(default_factory=set)
+    failed: set[PeerID] = field(default_factory=set)
+    unreadable: set[PeerID] = field(default_factory=set)
+    records: dict[object, RawRecord] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def learn(self, neighbours: Iterable[tuple[DHTID, PeerID]]) -> None:
+        """Hear of peers."""
+        for node_id, peer in neighbours:
+            if peer not in self.known:
+                self.known.add(peer)
+                bisect.insort(self.candidates, (self.key_id.xor_distance(node_id), peer))
+
+    def unasked(self) -> list[PeerID]:
+        """Give those of the nearest peers, failed ones not counted, that have yet to be asked."""
+        beam = itertools.islice((peer for _, peer in self.candidates if peer not in self.failed), _BEAM)
+        return [peer for peer in beam if peer not in self.asked]
+
+    def found(self) -> Found:
+        """Sum up."""
+        holders = [peer for _, peer in self.candidates[:REPLICAS]]
+        answers = sum(peer in self.answered and peer not in self.unreadable for peer in holders)
+        complete = not self.unasked() and self.asked <= self.answered | self.failed
+        return Found(
+            records=self.records,
+            rejected=self.rejected,
+            conclusive=complete and 2 * answers > len(holders),
+            nearest=tuple(peer for _, peer in self.candidates if peer in self.answered),
+        )
+
+
+class _Search:
+    """One search for many keys: who is to be asked what, who is being asked, and what they said."""
+
+    def __init__(self, node: DhtNode, keys: Sequence[str], oversized: set[str]) -> None:
+        self._node = node
+        self._oversized = oversized
+        self._wanted: dict[PeerID, dict[_KeySearch, None]] = {}  # in order; a dict, since there are no ordered sets
+        self._under_way: Counter[PeerID] = Counter()
+        self._bytes = 0
+        self._searches = [_KeySearch(key, DHTID.generate(key), {node.own_peer}) for key in keys]
+        for search in self._searches:
+            search.learn(node.nearest_known(search.key_id))
+            self._want(search)
+
+    async def run(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                self._put_questions(group)
+
+    def found(self) -> dict[str, Found]:
+        return {search.key: search.found() for search in self._searches}
+
+    def _want(self, search: _KeySearch) -> None:
+        """Note whom to ask next for a key."""
+        while silent := [peer for peer in search.unasked() if self._node.shuns(peer)]:
+            search.failed.update(silent)
+        for peer in search.unasked():
+            self._wanted.setdefault(peer, {})[search] = None
+
+    def _put_questions(self, group: asyncio.TaskGroup) -> None:
+        """Ask as much as may be asked at once; every answer calls this again."""
+        for peer in list(self._wanted):
+            while (
+                self._under_way[peer] < _QUESTIONS_PER_PEER
+                and self._under_way.total() < _QUESTIONS_AT_ONCE
+                and (batch := self._next_batch(peer))
+            ):
+                self._under_way[peer] += 1
+                group.create_task(self._ask(group, peer, batch))
+
+    def _next_batch(self, peer: PeerID) -> list[_KeySearch]:
+        """Take keys to ask a peer for in one question: several, or one alone that is known to hold too much."""
+        queue = self._wanted[peer]
+        batch: list[_KeySearch] = []
+        for search in list(queue):
+            alone = search.key in self._oversized
+            if alone and batch:
+                continue
+            del queue[search]
+            if peer not in search.unasked():
+                continue  # nearer peers have taken its place since
+            search.asked.add(peer)
+            batch.append(search)
+            if alone or len(batch) == _KEYS_PER_QUESTION:
+                break
+        return batch
+
+    async def _ask(self, group: asyncio.TaskGroup, peer: PeerID, batch: list[_KeySearch]) -> None:
+        answers = await self._node.ask(peer, [search.key_id for search in batch])
+        if answers is not None:
+            self._take(peer, batch, answers)
+        elif not await self._node.ping(peer):
+            self._node.shun(peer)
+            for search in [*batch, *self._wanted.pop(peer, {})]:
+                search.failed.add(peer)
+                self._want(search)
+        elif len(batch) == 1:
+            self._give_up(peer, batch[0])
+        else:
+            # It is there and yet does not answer: some key holds too much. Its neighbours in the question need not
+            # suffer from that.
+            await asyncio.gather(*(self._ask_alone(peer, search) for search in batch))
+        self._under_way[peer] -= 1
+        self._put_questions(group)
+
+    async def _ask_alone(self, peer: PeerID, search: _KeySearch) -> None:
+        answers = await self._node.ask(peer, [search.key_id])
+        if answers is None:
+            self._give_up(peer, search)
+        else:
+            self._take(peer, [search], answers)
+
+    def _give_up(self, peer: PeerID, search: _KeySearch) -> None:
+        """Note that a peer that is there has no answer for this one key."""
+        self._oversized.add(search.key)
+        search.failed.add(peer)
+        self._want(search)
+
+    def _take(self, peer: PeerID, batch: Sequence[_KeySearch], answers: Sequence[Answer]) -> None:
+        for search, answer in zip(batch, answers, strict=True):
+            if len(batch) == 1:
+                self._oversized.discard(search.key)
+            search.answered.add(peer)
+            if not answer.readable:
+                search.unreadable.add(peer)
+            if answer.malformed:
+                search.rejected["malformed"] = max(search.rejected["malformed"], answer.malformed)
+            for record in answer.records:
+                self._keep(search, record)
+            search.learn(answer.neighbours)
+            self._want(search)
+
+    def _keep(self, search: _KeySearch, record: RawRecord) -> None:
+        """Keep the later of two records under one subkey, as hivemind does."""
+        present = search.records.get(record.subkey)
+        if present is not None and present.expiration >= record.expiration:
+            return
+        growth = len(record.value) - (0 if present is None else len(present.value))
+        if self._bytes + growth > _MAX_BYTES:
+            search.rejected["no_room"] += 1
+            return
+        self._bytes += growth
+        search.records[record.subkey] = record

@@ -1,0 +1,169 @@
+"""Real peers of a DHT on the loopback interface, that can be frozen, killed and brought back where they were."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from hivemind.dht.routing import DHTID
+
+from swarmkeel.swarm.dht_node import DhtNode
+from swarmkeel.swarm.failures import DhtNodeError
+
+
+class DhtPeers:
+    """Peers that keep records, in the test's own event loop; each keeps its address and identity for good.
+
+    The first is the initial peer of the others. A peer that comes back has lost its records.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="swarmkeel-dht-"))
+        self._ports = [0] * count
+        self.nodes: list[DhtNode | None] = [None] * count
+        self._initial_peers: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            for index in range(len(self.nodes)):
+                await self._start(index, self._initial_peers[:1])
+                self._initial_peers += self.node(index).visible_maddrs()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        for index, node in enumerate(self.nodes):
+            if node is not None:
+                await node.close()
+                self.nodes[index] = None
+        shutil.rmtree(self._folder)
+
+    @property
+    def initial_peers(self) -> list[str]:
+        """Addresses of all peers, whether they run or not."""
+        return list(self._initial_peers)
+
+    def node(self, index: int = 0) -> DhtNode:
+        node = self.nodes[index]
+        assert node is not None, f"peer {index} does not run"
+        return node
+
+    async def kill(self, *indices: int) -> None:
+        """Kill these peers' p2pd with -9, and forget their records."""
+        for index in indices:
+            node = self.node(index)
+            self.nodes[index] = None
+            os.kill(p2pd_pid(node), signal.SIGKILL)
+            await node.close()
+
+    async def kill_all(self) -> None:
+        await self.kill(*self._running())
+
+    async def restart(self, *indices: int) -> None:
+        """Bring killed peers back at the same address and with the same identity."""
+        for index in indices:
+            assert self.nodes[index] is None
+            await self._start(index, [address for other, address in enumerate(self._initial_peers) if other != index])
+        # The first to come back found nobody.
+        for index in indices:
+            await self.node(index).repair()
+
+    async def restart_all(self) -> None:
+        await self.restart(*(index for index, node in enumerate(self.nodes) if node is None))
+
+    def freeze(self, *indices: int) -> None:
+        """Stop these peers' p2pd (SIGSTOP): connections stay, answers do not come. All without indices."""
+        for index in indices or self._running():
+            os.kill(p2pd_pid(self.node(index)), signal.SIGSTOP)
+
+    def thaw(self, *indices: int) -> None:
+        for index in indices or self._running():
+            os.kill(p2pd_pid(self.node(index)), signal.SIGCONT)
+
+    def _running(self) -> list[int]:
+        return [index for index, node in enumerate(self.nodes) if node is not None]
+
+    async def _start(self, index: int, initial_peers: list[str]) -> None:
+        for attempt in range(5):
+            port = self._ports[index] or _free_port()
+            try:
+                self.nodes[index] = await DhtNode.open(
+                    initial_peers,
+                    identity_path=self._folder / f"peer-{index}.key",
+                    client_mode=False,
+                    host_maddrs=[f"/ip4/127.0.0.1/tcp/{port}"],
+                )
+            except DhtNodeError:
+                if attempt == 4:
+                    raise
+            else:
+                self._ports[index] = port
+                return
+
+
+def p2pd_pid(node: DhtNode) -> int:
+    """Give the process id of a node's p2pd."""
+    return int(node._p2p._child.pid)
+
+
+def p2pd_sockets(node: DhtNode) -> list[Path]:
+    """Give the paths of the Unix sockets that a node may leave behind."""
+    return [Path(maddr["unix"]) for maddr in (node._p2p._daemon_listen_maddr, node._p2p._client_listen_maddr)]
+
+
+def process_runs(pid: int) -> bool:
+    """Tell whether a process is there and no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+async def wait_until(condition: Callable[[], Any], *, seconds: float = 60.0) -> None:
+    """Wait for a condition to hold."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the conditions are about other processes, which set no events
+            await asyncio.sleep(0.02)
+
+
+def plant(nodes: Iterable[DhtNode], key: str, subkey: object, value: bytes, expiration: float) -> None:
+    """Make peers hold bytes as they are, past all checks, as whoever speaks their protocol can.
+
+    Args:
+        nodes: The peers.
+        key: The key, such as "model.0".
+        subkey: The subkey; None puts a plain value in the place of the dictionary.
+        value: The serialized value.
+        expiration: When it ends, seconds since the epoch.
+    """
+    for node in nodes:
+        node.hivemind_node.protocol.storage.store(DHTID.generate(key), value, expiration, subkey=subkey)
+
+
+def _free_port() -> int:
+    """Find a port that is free and that the system does not give to anyone who connects (below 32768)."""
+    while True:
+        port = random.randint(20_000, 32_000)  # noqa: S311 - tests in parallel must not all try the same
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
