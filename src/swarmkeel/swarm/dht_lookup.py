@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from hivemind.dht.routing import DHTID
@@ -33,8 +34,24 @@ _KEYS_PER_QUESTION: Final = 8
 room for 600 servers under every single block."""
 _QUESTIONS_AT_ONCE: Final = 16
 _QUESTIONS_PER_PEER: Final = 2
+_RECORDS_AT_ONCE: Final = 32
 _MAX_BYTES: Final = 128 * 1024 * 1024
 """Values kept of one search. All of a model with 126 blocks and 2000 servers is 84 MB."""
+
+
+class LookupRejection(StrEnum):
+    """Why an entry of the DHT did not even become a record to check; stable names beside those of `RejectionReason`."""
+
+    NOT_A_DICTIONARY = "not_a_dictionary"
+    """Someone holds something under the key that is no dictionary of records; counted once a key."""
+    MALFORMED = "malformed"
+    """The entry has no subkey, value and expiration."""
+    EXPIRED = "expired"
+    """Its time was over when it was read: whoever holds it has another clock."""
+    UNREADABLE = "unreadable"
+    """The value is no msgpack, larger than 64 KiB, or nested too deep."""
+    NO_ROOM = "no_room"
+    """There were more records than one search keeps."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +60,8 @@ class Found:
 
     Attributes:
         records: The newest record under every subkey.
-        rejected: Number of entries that are no such records, by reason.
-        conclusive: Whether most of the peers that should hold this key gave a readable answer, and nobody nearer was
+        rejected: Number of entries that are no such records, by `LookupRejection`.
+        conclusive: Whether most of the peers that should hold this key gave a readable answer, and nobody near was
             left unasked: only then does a record that was not found not exist.
         nearest: Peers that answered, nearest to the key first.
     """
@@ -54,25 +71,30 @@ class Found:
     conclusive: bool
     nearest: tuple[PeerID, ...]
 
-    def values(self, now: float) -> tuple[dict[object, object], Counter[str]]:
-        """Decode the records.
+    async def values(self, now: float) -> tuple[dict[object, object], Counter[str]]:
+        """Decode the records; lets the event loop turn now and then.
 
         Args:
             now: Seconds since the epoch; a record that ended before is left out.
 
         Returns:
-            The values by subkey, and the number of entries left out by reason.
+            The values by subkey, the first to expire first, so that the order does not depend on who answered first;
+            and the number of entries left out by `LookupRejection`.
         """
         values: dict[object, object] = {}
         rejected = Counter(self.rejected)
-        for subkey, record in self.records.items():
+        for count, record in enumerate(
+            sorted(self.records.values(), key=lambda record: (record.expiration, record.value))
+        ):
+            if count % _RECORDS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             if record.expiration < now:
-                rejected["expired"] += 1
+                rejected[LookupRejection.EXPIRED.value] += 1
                 continue
             try:
-                values[subkey] = decode_value(record.value)
+                values[record.subkey] = decode_value(record.value)
             except UndecodableError:
-                rejected["unreadable"] += 1
+                rejected[LookupRejection.UNREADABLE.value] += 1
         return values, rejected
 
 
@@ -241,8 +263,11 @@ class _Search:
             search.answered.add(peer)
             if not answer.readable:
                 search.unreadable.add(peer)
+                search.rejected[LookupRejection.NOT_A_DICTIONARY.value] = 1
             if answer.malformed:
-                search.rejected["malformed"] = max(search.rejected["malformed"], answer.malformed)
+                # Honest peers hold the same entries: they are counted where most of them are, not at every peer.
+                malformed = max(search.rejected[LookupRejection.MALFORMED.value], answer.malformed)
+                search.rejected[LookupRejection.MALFORMED.value] = malformed
             for record in answer.records:
                 self._keep(search, record)
             search.learn(answer.neighbours)
@@ -255,7 +280,7 @@ class _Search:
             return
         growth = len(record.value) - (0 if present is None else len(present.value))
         if self._bytes + growth > _MAX_BYTES:
-            search.rejected["no_room"] += 1
+            search.rejected[LookupRejection.NO_ROOM.value] += 1
             return
         self._bytes += growth
         search.records[record.subkey] = record

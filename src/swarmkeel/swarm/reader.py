@@ -1,0 +1,209 @@
+"""Takes snapshots of the swarm from the DHT, and finds its way back to the DHT when that was gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from swarmkeel.swarm.dht_lookup import Found, Lookup
+from swarmkeel.swarm.dht_node import DhtNode
+from swarmkeel.swarm.failures import SwarmUnreachable
+from swarmkeel.swarm.record import ServerInfo, parse_block_records
+from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
+
+_LOOKUP_SHARE: Final = 0.8
+"""Share of a reading's time that the search may take; the rest is for checking what it found."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SwarmReader:
+    """Reads all blocks of one model, through a node of its own that only asks.
+
+    The node is replaced, under the same identity, when its p2pd is gone or when nobody answers it: a new one knows
+    nothing of addresses that failed, and so is back at once when the swarm is.
+
+    Args:
+        initial_peers: Multiaddresses to join through, each ending in /p2p/PEER_ID.
+        dht_prefix: Name of the model in the DHT.
+        total_blocks: Number of blocks to read.
+        first_block: Index of the first of them.
+        identity_path: The node's key file, made when missing; a new peer id for every node without.
+        read_timeout: Seconds that one reading may take, joining included.
+        clock: Gives the seconds since the epoch that snapshots are stamped with.
+    """
+
+    def __init__(
+        self,
+        initial_peers: Sequence[str],
+        dht_prefix: str,
+        total_blocks: int,
+        *,
+        first_block: int = 0,
+        identity_path: Path | None = None,
+        read_timeout: float = 15.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._initial_peers = tuple(initial_peers)
+        self._dht_prefix = dht_prefix
+        self._first_block = first_block
+        self._keys = tuple(f"{dht_prefix}.{block}" for block in range(first_block, first_block + total_blocks))
+        self._identity_path = identity_path
+        self._read_timeout = read_timeout
+        self._clock = clock
+        self._node: DhtNode | None = None
+        self._lookup: Lookup | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._closed = False
+        self._has_joined = False
+        self._is_joined = False
+
+    @property
+    def dht_peers(self) -> int:
+        """Number of peers in the node's routing table; 0 without a node."""
+        return 0 if self._node is None else self._node.known_peers
+
+    @property
+    def own_peer_id(self) -> str | None:
+        """The node's own peer id, base58; None without a node."""
+        return None if self._node is None else self._node.peer_id
+
+    async def open(self) -> None:
+        """Start the node ahead of the first reading, which would do it too; a swarm that does not answer is no error.
+
+        Raises:
+            InitialPeerError, IdentityError, DhtNodeError: If no node can be started, see `DhtNode.open`.
+        """
+        async with self._one_at_a_time:
+            if self._node is None:
+                self._note_peers(await self._start_node())
+
+    async def read(self) -> SwarmSnapshot:
+        """Read all blocks. Readings at the same time wait for each other.
+
+        A key is `ok` with the records of accepted servers, or without if those found are no records of servers;
+        `absent` if most of the peers that should hold it say that there is nothing; else `unknown`, as where a plain
+        value stands in the place of the records.
+
+        Raises:
+            SwarmUnreachable: If nobody answers; the next reading may well succeed.
+            InitialPeerError, IdentityError, DhtNodeError: If no node can be started, see `DhtNode.open`.
+        """
+        async with self._one_at_a_time:
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            deadline = started + self._read_timeout
+            found = await self._search(deadline)
+            snapshot = await self._check(found, deadline)
+            readings = Counter(block.reading.value for block in snapshot.blocks)
+            _log.debug(
+                "snapshot_read",
+                **{reading.value: readings[reading.value] for reading in KeyReading},
+                records=sum(len(block.servers) for block in snapshot.blocks),
+                dht_peers=self.dht_peers,
+                seconds=round(loop.time() - started, 3),
+            )
+            if snapshot.rejected:
+                _log.warning("records_rejected", **snapshot.rejected)
+            return snapshot
+
+    async def close(self) -> None:
+        """End the node; a reading under way fails. May be repeated."""
+        self._closed = True
+        await self._drop_node()
+
+    async def _search(self, deadline: float) -> Mapping[str, Found]:
+        """Look for all keys; once more with a new node if p2pd went away meanwhile."""
+        found: Mapping[str, Found] = {}
+        for may_retry in (True, False):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    node, lookup = await self._join()
+            except TimeoutError:
+                await self._lose_node("no_time")
+                raise self._unreachable() from None
+            left = deadline - asyncio.get_running_loop().time()
+            found = await lookup.find(self._keys, seconds=left * _LOOKUP_SHARE)
+            if node.is_alive or not may_retry:
+                break
+        if not any(key.nearest for key in found.values()):
+            await self._lose_node("no_answers")
+            raise self._unreachable()
+        return found
+
+    async def _join(self) -> tuple[DhtNode, Lookup]:
+        """Give a node that knows peers."""
+        if self._node is not None and not self._node.is_alive:
+            await self._lose_node("p2pd_gone")
+        node = self._node
+        if node is None:
+            node = await self._start_node()
+        elif not node.known_peers:
+            await node.repair()
+        self._note_peers(node)
+        if not node.known_peers:
+            await self._lose_node("no_peers")
+            raise self._unreachable()
+        return node, self._lookup or Lookup(node)
+
+    async def _start_node(self) -> DhtNode:
+        node = await DhtNode.open(self._initial_peers, identity_path=self._identity_path)
+        if self._closed:
+            await node.close()
+            raise SwarmUnreachable("the reader has been closed", "make a new one")
+        self._node, self._lookup = node, Lookup(node)
+        return node
+
+    async def _drop_node(self) -> None:
+        node, self._node, self._lookup = self._node, None, None
+        if node is not None:
+            await node.close()
+
+    async def _lose_node(self, reason: str) -> None:
+        if self._is_joined:
+            self._is_joined = False
+            _log.warning("dht_lost", reason=reason)
+        await self._drop_node()
+
+    def _note_peers(self, node: DhtNode) -> None:
+        if node.known_peers and not self._is_joined:
+            _log.info(
+                "dht_rejoined" if self._has_joined else "dht_joined", peer_id=node.peer_id, peers=node.known_peers
+            )
+            self._is_joined = self._has_joined = True
+
+    def _unreachable(self) -> SwarmUnreachable:
+        return SwarmUnreachable(
+            f"no peer of the swarm {self._dht_prefix} answers",
+            "if that lasts, see whether swarm.initial_peers are up and can be reached from here",
+        )
+
+    async def _check(self, found: Mapping[str, Found], deadline: float) -> SwarmSnapshot:
+        """Check all records, one block after the other; blocks whose turn does not come in time are unknown."""
+        rejected: Counter[str] = Counter()
+        blocks: list[BlockReading] = []
+        read_at, now = self._clock(), time.time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                for key in self._keys:
+                    values, undecoded = await found[key].values(now)
+                    servers, unaccepted = parse_block_records(values)
+                    rejected += undecoded + unaccepted
+                    blocks.append(BlockReading(key, _reading(found[key], servers), servers))
+        blocks += [BlockReading(key, KeyReading.UNKNOWN, {}) for key in self._keys[len(blocks) :]]
+        return SwarmSnapshot(self._dht_prefix, self._first_block, tuple(blocks), read_at, rejected)
+
+
+def _reading(found: Found, servers: Mapping[str, ServerInfo]) -> KeyReading:
+    if servers:
+        return KeyReading.OK
+    if not found.conclusive:
+        return KeyReading.UNKNOWN
+    return KeyReading.OK if found.records else KeyReading.ABSENT
