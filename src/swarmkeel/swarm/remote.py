@@ -97,14 +97,16 @@ class RemoteSpanInfo(Generic[Peer]):
 class _GrowingSpan:
     start: int
     end: int
+    state: ServerState
     server_info: ServerInfo
 
     @classmethod
     def announced(cls, server_info: ServerInfo, block: int, first_block: int, total_blocks: int) -> _GrowingSpan:
         if server_info.start_block is None or server_info.end_block is None:
-            return cls(block, block + 1, server_info)
+            return cls(block, block + 1, server_info.state, server_info)
         start = max(server_info.start_block - first_block, 0)
-        return cls(start, min(server_info.end_block - first_block, total_blocks), server_info)
+        end = min(server_info.end_block - first_block, total_blocks)
+        return cls(start, end, server_info.state, server_info)
 
 
 def compute_spans(
@@ -130,7 +132,6 @@ def compute_spans(
     """
     first_block = parse_uid(module_infos[0].uid)[1] if module_infos else 0
     total_blocks = len(module_infos)
-    too_low = tuple(state for state in ServerState if state.value < min_state.value)
     growing: dict[Peer, _GrowingSpan] = {}
 
     for block, module_info in enumerate(module_infos):
@@ -138,15 +139,14 @@ def compute_spans(
         newcomers = []
         for peer_id, server_info in servers.items():
             state = server_info.state
-            if state in too_low:
-                continue
             known = growing.get(peer_id)
             if known is None:
-                newcomers.append(peer_id)
-            elif known.server_info.state is state:
+                if state.value >= min_state.value:
+                    newcomers.append(peer_id)
+            elif known.state is state:
                 if known.end <= block:
                     known.end = block + 1
-            elif known.server_info.state.value < state.value:
+            elif known.state.value < state.value:
                 growing[peer_id] = _GrowingSpan.announced(server_info, block, first_block, total_blocks)
         # Servers of one block do not touch each other's spans: their order shows only in that of the newcomers.
         newcomers.sort(key=peer_text)
