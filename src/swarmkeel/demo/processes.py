@@ -1,0 +1,190 @@
+"""The processes of a swarm on this machine: stand-in servers and sidecars, each ended with all that it started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from swarmkeel.demo.stand_in import StandInSettings
+from swarmkeel.errors import SwarmkeelError
+from swarmkeel.printable import printable
+
+END_SECONDS: Final = 8.0
+"""How long a process may take to end by itself after SIGTERM."""
+_GROUP_SECONDS: Final = 3.0
+_POLL_SECONDS: Final = 0.05
+
+
+class ProcessFailedError(SwarmkeelError):
+    """A process of the swarm did not come up, or ended by itself."""
+
+
+class ChildProcess:
+    """A process in a session of its own, so that a Ctrl-C at the terminal is for its parent alone to handle.
+
+    Attributes:
+        name: What it is called in messages.
+        log_path: File that takes its standard error.
+    """
+
+    def __init__(self, name: str, log_path: Path, process: asyncio.subprocess.Process) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._process = process
+
+    @classmethod
+    async def start(cls, name: str, command: Sequence[str], log_path: Path) -> Self:
+        """Start a command."""
+        with log_path.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        return cls(name, log_path, process)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also that of its process group."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.returncode is None
+
+    async def read_line(self, seconds: float) -> str:
+        """Read a line from its standard output.
+
+        Raises:
+            ProcessFailedError: If it ends, or writes no line in time.
+        """
+        assert self._process.stdout is not None  # noqa: S101 - it was started with a pipe
+        try:
+            async with asyncio.timeout(seconds):
+                line = await self._process.stdout.readline()
+        except TimeoutError as error:
+            raise self.failure(f"was not ready within {seconds:.0f} s") from error
+        if not line:
+            raise self.failure("ended before it was ready")
+        return line.decode()
+
+    def failure(self, what: str) -> ProcessFailedError:
+        """Make the error that says what went wrong with it, with the last line of its log."""
+        lines = self.log_path.read_text(errors="replace").split("\n") if self.log_path.exists() else []
+        last = next((line for line in reversed(lines) if line.strip()), "nothing")
+        return ProcessFailedError(f"{self.name} {what}", f"it last logged: {printable(last, 300)}")
+
+    def kill(self) -> None:
+        """End it at once, without a goodbye (SIGKILL); what it started ends by itself as after a crash."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal if it still runs."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def wait(self) -> int:
+        """Wait for its end and give its return code, negative after a signal."""
+        return await self._process.wait()
+
+    async def end(self, seconds: float = END_SECONDS) -> int:
+        """End it politely, for certain in the end, with all that it started; give its return code."""
+        self.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(seconds):
+                code = await self.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            code = await self.wait()
+        finally:
+            if self.is_running:  # cancelled while waiting
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+        await self._wait_for_group()
+        return code
+
+    async def _wait_for_group(self) -> None:
+        """Wait for what it started: p2pd sees by itself that its parent is gone, a moment later."""
+        deadline = time.monotonic() + _GROUP_SECONDS
+        with suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.killpg(self.pid, 0)
+                await asyncio.sleep(_POLL_SECONDS)
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class RunningStandIn:
+    """A stand-in that is ready.
+
+    Attributes:
+        settings: What it was started with.
+        peer_id: Its peer id.
+        maddr: Its address in the DHT, ending in /p2p/PEER_ID.
+        process: Its process.
+    """
+
+    settings: StandInSettings
+    peer_id: str
+    maddr: str
+    process: ChildProcess
+
+
+def stand_in_command(settings: StandInSettings) -> list[str]:
+    """Give the command that starts a stand-in."""
+    gpu = settings.gpu
+    options: dict[str, object] = {
+        "--socket": settings.socket,
+        "--dht-prefix": settings.dht_prefix,
+        "--total-blocks": settings.total_blocks,
+        "--num-blocks": settings.num_blocks,
+        "--throughput": settings.throughput,
+        "--first-block": settings.first_block,
+        "--idle-limit": settings.idle_limit,
+        "--identity": settings.identity,
+        "--port": settings.port,
+        "--public-name": settings.public_name,
+        "--update-period": settings.update_period,
+        "--lifetime": settings.lifetime,
+        "--load-seconds": gpu.load_seconds,
+        "--fail-blocks": ",".join(map(str, sorted(gpu.failing_blocks))),
+        "--hang-in-joining": ",".join(map(str, sorted(gpu.hanging_blocks))),
+        "--sessions": gpu.sessions,
+        "--session-seconds": gpu.session_seconds,
+    }
+    # Joined by "=", a value may begin with a dash.
+    given = [f"{option}={value}" for option, value in options.items() if value is not None]
+    peers = [f"--initial-peers={peer}" for peer in settings.initial_peers]
+    return [sys.executable, "-m", "swarmkeel.demo.stand_in", *given, *peers]
+
+
+async def start_stand_in(settings: StandInSettings, log_path: Path, *, ready_seconds: float = 60.0) -> RunningStandIn:
+    """Start a stand-in and wait until it is in the DHT and its control socket is open.
+
+    Raises:
+        ProcessFailedError: If it does not come so far; nothing is left of it then.
+    """
+    name = settings.public_name or "stand-in"
+    process = await ChildProcess.start(name, stand_in_command(settings), log_path)
+    try:
+        line = await process.read_line(ready_seconds)
+        ready = json.loads(line)
+        return RunningStandIn(settings, str(ready["peer_id"]), str(ready["maddr"]), process)
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
