@@ -14,10 +14,12 @@ from itertools import groupby
 from operator import itemgetter
 from statistics import median
 
+import numpy as np
 from rich.cells import set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from swarmkeel.balance.throughput import compute_throughputs
 from swarmkeel.printable import printable
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
@@ -54,13 +56,14 @@ class BlockView:
 def view_blocks(snapshot: SwarmSnapshot) -> tuple[BlockView, ...]:
     """See every block of a snapshot as its ONLINE servers serve it; JOINING servers serve nothing yet."""
     total = snapshot.total_blocks
-    throughputs = [0.0] * total
+    present = snapshot.spans(min_state=ServerState.JOINING)
+    online = {peer_id: span for peer_id, span in present.items() if span.state is ServerState.ONLINE}
+    # Sums of hostile records may be infinite, which no bar can be drawn for.
+    throughputs = np.minimum(compute_throughputs(online, total_blocks=total), np.finfo(np.float64).max).tolist()
     joining = [False] * total
-    for span in snapshot.spans(min_state=ServerState.JOINING).values():
-        for block in range(span.start, min(span.end, total)):
-            if span.state is ServerState.ONLINE:
-                throughputs[block] += span.throughput
-            else:
+    for span in present.values():
+        if span.state is ServerState.JOINING:
+            for block in range(span.start, span.end):
                 joining[block] = True
 
     def state(block: int, *, read: bool) -> BlockState:
