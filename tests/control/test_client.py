@@ -165,9 +165,9 @@ async def test_status_is_read(socket_path: Path) -> None:
     ],
 )
 async def test_no_whole_answer_ends_at_the_deadline(socket_path: Path, behaviour: Behaviour, said: str) -> None:
-    error = await fails(socket_path, behaviour, request_timeout=0.4)
+    error = await fails(socket_path, behaviour, request_timeout=0.8)
     assert type(error) is ServerUnreachable
-    assert error.problem == f"no answer from the server at {socket_path} within 0.4 s ({said})"
+    assert error.problem == f"no answer from the server at {socket_path} within 0.8 s ({said})"
 
 
 async def test_no_socket_and_nobody_listening(socket_path: Path) -> None:
@@ -266,6 +266,15 @@ async def test_nothing_is_sent_to_a_user_who_is_not_allowed(socket_path: Path) -
             with pytest.raises(ServerNotTrusted, match=f"user {os.geteuid()} listens at .* server.uids"):
                 await call
     assert received == [b"", b""]
+
+
+async def test_each_request_has_its_own_connection_and_check(socket_path: Path) -> None:
+    async with (
+        listening(socket_path, says(status_answer(), then_waits=True)) as received,
+        ControlClient(socket_path, request_timeout=5) as client,
+    ):
+        assert [await client.status() for _ in range(3)] == [ONLINE] * 3
+    assert len(received) == 3
 
 
 async def test_a_user_who_is_allowed_is_heard(socket_path: Path) -> None:

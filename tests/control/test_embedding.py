@@ -53,7 +53,7 @@ async def test_the_example_of_the_documentation(socket_path: Path, tmp_path: Pat
             request = RestartRequest("first", Span(62, 80), if_span=None, reason="test")
             done = RestartStatus(request.id, request.span, RestartPhase.ONLINE)
             while (await client.restart(request)).restart != done:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 - it is another process that is waited for
+                await asyncio.sleep(0.01)
             online = await client.status()
             assert (online.state, online.span) == (ServerPhase.ONLINE, Span(62, 80))
             process.send_signal(signal.SIGINT)

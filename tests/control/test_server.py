@@ -321,6 +321,13 @@ def test_bad_requests_get_a_problem_and_change_nothing(served: Path, recording: 
     assert_unharmed(served, recording)
 
 
+def test_a_client_may_finish_sending_before_it_reads_that_it_was_refused(served: Path) -> None:
+    with connect(served) as client:
+        client.sendall(b"POST /v1/restart HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
+        (answer,) = parse_answers(read_to_end(client))
+    assert answer.status == 413
+
+
 def test_a_wrong_method_is_told_the_right_ones(served: Path) -> None:
     assert ask(served, "PUT", "/v1/status").headers["allow"] == "GET, HEAD"
     assert ask(served, "GET", "/v1/restart").headers["allow"] == "POST"
@@ -537,12 +544,13 @@ def test_a_request_under_way_is_answered_before_the_end(
     control = ControlServer(socket_path, recording)
     control.start()
     with ThreadPoolExecutor(2) as pool:
-        asked = pool.submit(ask, socket_path, "GET", "/v1/status")
+        asked = pool.submit(exchange, socket_path, request_bytes("GET", "/v1/status"))
         entered.wait()
         closed = pool.submit(control.close)
         wait_until(lambda: not socket_path.exists())
         go_on.set()
-        assert asked.result().status == 200
+        (answer,) = asked.result()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
         closed.result()
 
 
@@ -552,9 +560,7 @@ def test_a_callback_may_close_the_server(
     control = ControlServer(socket_path, recording)
     monkeypatch.setattr(recording, "restart", lambda _request: control.close())
     control.start()
-    answer = restart(socket_path)
-    assert answer.status == 202
-    assert answer.headers["connection"] == "close"
+    assert restart(socket_path).status == 202
     assert not socket_path.exists()
 
 

@@ -26,13 +26,14 @@ def leave_stale(path: Path) -> None:
         listener.bind(str(path))
 
 
-def test_directory_and_socket_are_private_whatever_the_umask(socket_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0, 0o22, 0o77])
+def test_directory_and_socket_have_their_modes_whatever_the_umask(socket_path: Path, umask: int) -> None:
     path = socket_path.parent / "run" / "server.sock"
     script = f"""
 import os
 from pathlib import Path
 from swarmkeel.control.unix_socket import PrivateListener
-os.umask(0)
+os.umask({umask})
 PrivateListener.open({str(path)!r})
 os._exit(0)
 """
