@@ -49,7 +49,7 @@ class SwarmNumbers(BaseModel):
     Attributes:
         bottleneck_rps: Throughput of the weakest block, requests a second.
         bound_rps: What no placement of these servers can exceed (see `balance.bound`).
-        uncovered_blocks: Blocks that no server serves.
+        uncovered_blocks: Blocks that no server serves, or only servers that announce 0 requests a second.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,8 +60,8 @@ class SwarmNumbers(BaseModel):
 
     @property
     def balance_ratio(self) -> float:
-        """Bottleneck over bound, 0 to 1; 0 where there are no servers."""
-        return self.bottleneck_rps / self.bound_rps if self.bound_rps > 0 else 0.0
+        """Bottleneck over bound, 0 to 1; 0 where no placement covers all blocks."""
+        return min(self.bottleneck_rps / self.bound_rps, 1.0) if self.bound_rps > 0 else 0.0
 
 
 class Decision(BaseModel):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from swarmkeel.balance.decision import Decision
 from swarmkeel.swarm.snapshot import SwarmSnapshot
@@ -25,8 +25,8 @@ class OwnServer(BaseModel):
 
     peer_id: str
     span: Span | None
-    num_blocks: int
-    throughput: float
+    num_blocks: Annotated[int, Field(ge=1)]
+    throughput: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class PolicySettings(BaseModel):

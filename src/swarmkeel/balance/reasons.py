@@ -11,7 +11,9 @@ SENTENCES: Final[Mapping[str, str]] = {
     "records_rejected": "{rejected} of {total} records were rejected, at most {ceiling:.0%} may be",
     "snapshot_stale": "the snapshot is {age_seconds:.0f} s old, at most {limit_seconds:.0f} s are allowed",
     "unread_block_looks_uncovered": "block {block} could not be read, so nobody knows whether it is served",
+    "throughput_overflow": "the announced throughputs add up to no finite number: some record lies",
     "own_record_missing": "the record of this server is not in the snapshot",
+    "own_record_offline": "the DHT shows this server as OFFLINE",
     "own_span_differs": "the DHT shows this server on {announced}, the server itself says {actual}",
     "server_unreachable": "the server's control socket does not answer: {error}",
     "server_mismatch": "the server is not the configured one: {detail}",
@@ -39,6 +41,8 @@ SENTENCES: Final[Mapping[str, str]] = {
     # would_move, moving, failed, disabled
     "dry_run": "dry run: nothing is told to the server",
     "disabled": "balancing is switched off in the configuration",
+    "move_under_way": "the move to {target} is under way: {step}",
+    "check_failed": "the check itself failed: {error}",
     "move_failed": "the move to {target} failed: {error}",
 }
 """Sentence templates by reason; the names are part of the interface, the wording is not."""

@@ -73,9 +73,9 @@ def _best_step(left: list[float], entered: list[float]) -> int:
     for step, (value_left, value_entered) in enumerate(zip(left, entered, strict=True), 1):
         if value_left == value_entered:
             continue
-        if value_left < lowest_left:
+        if value_left < lowest_left:  # noqa: PLR1730 -- this loop is what a check spends its time in; min() doubles it
             lowest_left = value_left
-        if value_entered < lowest_entered:
+        if value_entered < lowest_entered:  # noqa: PLR1730 -- as above
             lowest_entered = value_entered
         if lowest_entered < lowest_left or (
             lowest_entered == lowest_left and sorted(entered[best:step]) < sorted(left[best:step])

@@ -1,0 +1,185 @@
+"""The policy `petals`: what a Petals server does by itself, but with the exact target named before anything stops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from swarmkeel.balance.bound import measure
+from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
+from swarmkeel.balance.imbalance import ImbalanceCheck, ImbalanceReason, check_imbalance
+from swarmkeel.balance.policy import Situation
+from swarmkeel.balance.selection import find_best_start
+from swarmkeel.balance.throughput import compute_throughputs
+from swarmkeel.swarm.record import ServerInfo, ServerState
+from swarmkeel.swarm.remote import RemoteSpanInfo
+from swarmkeel.swarm.snapshot import KeyReading
+from swarmkeel.swarm.span import Span
+
+_Spans = Mapping[str, RemoteSpanInfo[str]]
+
+
+class PetalsPolicy:
+    """Petals' imbalance check, and Petals' choice of blocks as the target.
+
+    A server without blocks is placed where `choose_best_blocks` puts it. A server with blocks moves if
+    `should_choose_other_blocks` says so, to where `choose_best_blocks` puts it once its own records are gone. Unlike a
+    Petals server it does neither on a snapshot that is too old, too incomplete or at odds with what the server itself
+    says, and does not stop for a place that it has already.
+    """
+
+    name = "petals"
+
+    def decide(self, situation: Situation) -> Decision:
+        """Decide about one server, see `balance.policy.Policy`."""
+        snapshot, own = situation.snapshot, situation.own
+        spans = snapshot.spans(ServerState.JOINING)
+        doubts = _doubts_about_swarm(situation, spans)
+        before = None if doubts else measure(_without_idle(situation, spans), snapshot.total_blocks)
+        doubts += _doubts_about_own_record(situation, spans)
+        if doubts:
+            return _decision(situation, Verdict.INSUFFICIENT_INFORMATION, *doubts, before=before)
+        if own.num_blocks > snapshot.total_blocks:
+            too_many = Reason(
+                name="too_many_blocks", values={"num_blocks": own.num_blocks, "total_blocks": snapshot.total_blocks}
+            )
+            return _decision(situation, Verdict.BALANCED, too_many, before=before)
+
+        others = {peer_id: span for peer_id, span in spans.items() if peer_id != own.peer_id}
+        start = find_best_start(compute_throughputs(others, total_blocks=snapshot.total_blocks), own.num_blocks)
+        target = Span(snapshot.first_block + start, snapshot.first_block + start + own.num_blocks)
+        if own.span is None:
+            reason = Reason(name="first_placement", values={"target": str(target)})
+        else:
+            check = check_imbalance(
+                own.peer_id,
+                spans,
+                situation.settings.quality,
+                total_blocks=snapshot.total_blocks,
+                rng=np.random.RandomState(situation.seed),
+            )
+            reason = _explain(check, situation, own.span)
+            if not check.should_move:
+                return _decision(situation, Verdict.BALANCED, reason, before=before)
+            if target == own.span:
+                at_best_place = Reason(name=ImbalanceReason.ALREADY_AT_BEST_PLACE, values={"span": str(own.span)})
+                return _decision(situation, Verdict.BALANCED, at_best_place, reason, before=before)
+        present = spans.get(own.peer_id)
+        if present is None or own.span is None:
+            present = RemoteSpanInfo(own.peer_id, 0, 0, ServerInfo(ServerState.JOINING, own.throughput))
+        moved = {**others, own.peer_id: replace(present, start=start, end=start + own.num_blocks)}
+        after = measure(moved, snapshot.total_blocks)
+        return _decision(situation, Verdict.MOVING, reason, before=before, target=target, after=after)
+
+
+def _doubts_about_swarm(situation: Situation, spans: _Spans) -> tuple[Reason, ...]:
+    """Say why the snapshot is not good enough to decide on."""
+    snapshot, settings = situation.snapshot, situation.settings
+    quality = snapshot.quality(situation.now, situation.own.peer_id)
+    doubts: list[Reason] = []
+    if quality.keys_answered_ratio < settings.min_answered_ratio or not snapshot.blocks:
+        doubts.append(
+            Reason(
+                name="keys_unanswered",
+                values={
+                    "answered": quality.keys_answered,
+                    "asked": quality.keys_asked,
+                    "floor": settings.min_answered_ratio,
+                },
+            )
+        )
+    if quality.records_rejected_ratio > settings.max_rejected_ratio:
+        doubts.append(
+            Reason(
+                name="records_rejected",
+                values={
+                    "rejected": quality.records_rejected,
+                    "total": quality.records_accepted + quality.records_rejected,
+                    "ceiling": settings.max_rejected_ratio,
+                },
+            )
+        )
+    if quality.age_seconds > settings.max_snapshot_age:
+        values = {"age_seconds": quality.age_seconds, "limit_seconds": settings.max_snapshot_age}
+        doubts.append(Reason(name="snapshot_stale", values=values))
+    if not math.isfinite(2 * sum(span.throughput for span in spans.values())):
+        doubts.append(Reason(name="throughput_overflow"))
+    throughputs = compute_throughputs(spans, total_blocks=snapshot.total_blocks)
+    for index, block in enumerate(snapshot.blocks, snapshot.first_block):
+        if block.reading is KeyReading.UNKNOWN and throughputs[index - snapshot.first_block] <= 0:
+            doubts.append(Reason(name="unread_block_looks_uncovered", values={"block": index}))
+            break
+    return tuple(doubts)
+
+
+def _doubts_about_own_record(situation: Situation, spans: _Spans) -> tuple[Reason, ...]:
+    """Say how the snapshot is at odds with what the server itself says; a server without blocks needs no record."""
+    snapshot, own = situation.snapshot, situation.own
+    if own.span is None:
+        return ()
+    announced = spans.get(own.peer_id)
+    if announced is None:
+        found = snapshot.quality(situation.now, own.peer_id).own_record_found
+        return (Reason(name="own_record_offline" if found else "own_record_missing"),)
+    start, end = announced.start + snapshot.first_block, announced.end + snapshot.first_block
+    if (start, end) != (own.span.start, own.span.end):
+        values = {"announced": f"{start}:{end}", "actual": str(own.span)}
+        return (Reason(name="own_span_differs", values=values),)
+    return ()
+
+
+def _without_idle(situation: Situation, spans: _Spans) -> _Spans:
+    """Leave out a server without blocks: records that the DHT still holds of it are those of its last life."""
+    if situation.own.span is not None:
+        return spans
+    return {peer_id: span for peer_id, span in spans.items() if peer_id != situation.own.peer_id}
+
+
+def _explain(check: ImbalanceCheck, situation: Situation, own_span: Span) -> Reason:
+    first_block, limit = situation.snapshot.first_block, situation.settings.quality
+    values: dict[str, str | int | float | bool | None]
+    match check.reason:
+        case ImbalanceReason.FORCED:
+            values = {"limit": limit}
+        case ImbalanceReason.LEAVING_UNCOVERS_BLOCK:
+            values = {"span": str(own_span), "block": first_block + (check.uncovered_block or 0)}
+        case ImbalanceReason.ALREADY_AT_BEST_PLACE:
+            values = {"span": str(own_span)}
+        case ImbalanceReason.NO_STEADY_PLACEMENT:
+            values = {"rounds": check.rounds}
+        case ImbalanceReason.NO_GAIN:
+            values = {"bottleneck_rps": check.initial_rps, "reached_rps": check.reached_rps, "rounds": check.rounds}
+        case ImbalanceReason.GAIN_TOO_SMALL | ImbalanceReason.IMBALANCE:
+            values = {
+                "quality": check.quality,
+                "limit": limit,
+                "bottleneck_rps": check.initial_rps,
+                "reached_rps": check.reached_rps,
+                "rounds": check.rounds,
+            }
+    return Reason(name=check.reason.value, values=values)
+
+
+def _decision(
+    situation: Situation,
+    verdict: Verdict,
+    *reasons: Reason,
+    before: SwarmNumbers | None,
+    target: Span | None = None,
+    after: SwarmNumbers | None = None,
+) -> Decision:
+    return Decision(
+        verdict=verdict,
+        reasons=reasons,
+        policy=PetalsPolicy.name,
+        peer_id=situation.own.peer_id,
+        own_span=situation.own.span,
+        target=target,
+        before=before,
+        after=after,
+        snapshot_digest=situation.snapshot.digest,
+        seed=situation.seed,
+    )
