@@ -1,0 +1,3 @@
+"""Plugins that every test runs with."""
+
+pytest_plugins = ["tests.support.ci"]
