@@ -110,7 +110,7 @@ def planned() -> Move:
 
 
 def world(**changes: object) -> SimulatedWorld:
-    made = SimulatedWorld(**changes)  # type: ignore[arg-type] - any field of it
+    made = SimulatedWorld(**changes)  # type: ignore[arg-type] # any field of it
     # As if the sidecar had just begun: a planned move that is taken up again is rolled back.
     made.journal = planned().model_copy(update={"step": MoveStep.REQUESTED})
     return made

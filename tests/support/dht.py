@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +16,7 @@ from hivemind.dht.routing import DHTID
 
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.failures import DhtNodeError
+from tests.support.sockets import free_port
 
 
 class DhtPeers:
@@ -101,7 +100,7 @@ class DhtPeers:
 
     async def _start(self, index: int, initial_peers: list[str]) -> None:
         for attempt in range(5):
-            port = self._ports[index] or _free_port()
+            port = self._ports[index] or free_port()
             try:
                 self.nodes[index] = await DhtNode.open(
                     initial_peers,
@@ -139,7 +138,7 @@ def process_runs(pid: int) -> bool:
 async def wait_until(condition: Callable[[], Any], *, seconds: float = 60.0) -> None:
     """Wait for a condition to hold."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the conditions are about other processes, which set no events
+        while not condition():
             await asyncio.sleep(0.02)
 
 
@@ -155,15 +154,3 @@ def plant(nodes: Iterable[DhtNode], key: str, subkey: object, value: bytes, expi
     """
     for node in nodes:
         node.hivemind_node.protocol.storage.store(DHTID.generate(key), value, expiration, subkey=subkey)
-
-
-def _free_port() -> int:
-    """Find a port that is free and that the system does not give to anyone who connects (below 32768)."""
-    while True:
-        port = random.randint(20_000, 32_000)  # noqa: S311 - tests in parallel must not all try the same
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port

@@ -1,0 +1,79 @@
+"""The daemon's HTTP: metrics and health, read only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.aiohttp import make_aiohttp_handler
+
+from swarmkeel.daemon.state import DaemonState
+from swarmkeel.errors import SwarmkeelError
+
+
+class ListenError(SwarmkeelError):
+    """The address cannot be listened on."""
+
+
+class HttpServer:
+    """Serves `/metrics`, `/healthz` and `/readyz`.
+
+    Args:
+        registry: The metrics to show.
+        state: What the daemon knows.
+        stalled_after: Gives the seconds without a turn of the loop after which it counts as stuck.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        state: DaemonState,
+        *,
+        stalled_after: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._state = state
+        self._stalled_after = stalled_after
+        self._clock = clock
+        application = web.Application(client_max_size=0)
+        application.router.add_get("/metrics", make_aiohttp_handler(registry))
+        application.router.add_get("/healthz", self._healthz)
+        application.router.add_get("/readyz", self._readyz)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+
+    async def start(self, host: str, port: int) -> int:
+        """Begin to listen.
+
+        Returns:
+            The port, which matters where 0 was asked for.
+
+        Raises:
+            ListenError: If the address is taken or not ours.
+        """
+        await self._runner.setup()
+        try:
+            site = web.TCPSite(self._runner, host, port)
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ListenError(
+                f"cannot listen on {host}:{port} ({error.strerror or error})", "choose another http.host or http.port"
+            ) from error
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Stop listening and end open connections."""
+        await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        silent = abs(self._clock() - self._state.last_turn_at)
+        if silent > self._stalled_after():
+            return web.Response(status=503, text=f"the loop has not turned for {silent:.0f} s\n")
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        if not self._state.ready:
+            return web.Response(status=503, text="no good snapshot yet\n")
+        return web.Response(text="ready\n")

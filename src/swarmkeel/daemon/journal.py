@@ -1,0 +1,368 @@
+"""The journal: every decision with what is needed to replay it, and every step of every move, in one SQLite file.
+
+Safe for several threads of one process; another process may read along (WAL).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from swarmkeel.swarm.recorded import snapshot_from_json, snapshot_to_json
+
+from swarmkeel.balance.decision import Decision, Verdict
+from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
+from swarmkeel.daemon.guard import GuardSettings, GuardView
+from swarmkeel.daemon.move import FINAL_STEPS, Move
+from swarmkeel.errors import SwarmkeelError
+from swarmkeel.swarm.snapshot import SwarmSnapshot
+
+SCHEMA_VERSION: Final = 1
+MOVES_KEPT_FACTOR: Final = 10
+"""Moves are few and tell more than decisions: they are kept this many times as long."""
+
+_SCHEMA: Final = """
+CREATE TABLE snapshots (digest TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE decisions (
+    id INTEGER PRIMARY KEY,
+    check_id TEXT NOT NULL UNIQUE,
+    at REAL NOT NULL,
+    verdict TEXT NOT NULL,
+    sentence TEXT NOT NULL,
+    wants_move INTEGER NOT NULL,
+    decision TEXT NOT NULL,
+    digest TEXT REFERENCES snapshots (digest),
+    inputs TEXT
+);
+CREATE INDEX decisions_at ON decisions (at);
+CREATE INDEX decisions_digest ON decisions (digest);
+CREATE TABLE moves (
+    id TEXT PRIMARY KEY,
+    started_at REAL NOT NULL,
+    step TEXT NOT NULL,
+    step_since REAL NOT NULL,
+    move TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX moves_started_at ON moves (started_at);
+"""
+
+
+class JournalError(SwarmkeelError):
+    """The journal cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class CheckInputs:
+    """What a decision followed from: enough to decide the same again.
+
+    Attributes:
+        situation: What the policy was told.
+        view: What the guards looked at.
+        guards: Their limits.
+        dry_run: Whether the move would have been made.
+    """
+
+    situation: Situation
+    view: GuardView
+    guards: GuardSettings
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class CheckRecord:
+    """One check of the balance as it is written down.
+
+    Attributes:
+        check_id: Unique; the log's lines of the same check carry it.
+        at: When it was made, seconds since the epoch.
+        decision: What it ended in.
+        inputs: What it followed from; None where there was nothing to decide on, such as after a failed reading.
+    """
+
+    check_id: str
+    at: float
+    decision: Decision
+    inputs: CheckInputs | None
+
+
+class Journal:
+    """An open journal.
+
+    Args:
+        path: The SQLite file; made when missing, readable by its owner alone.
+        read_only: Open an existing file without the right to change it.
+
+    Raises:
+        JournalError: If it cannot be opened, is no journal, or was written by a newer version.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._claim = -1
+        try:
+            with self._errors("opened"):
+                if read_only:
+                    name = f"{path.absolute().as_uri()}?mode=ro"
+                else:
+                    self._claim = _claim(path)
+                    path.touch(mode=0o600, exist_ok=True)
+                    name = path.absolute().as_uri()
+                self._database = sqlite3.connect(name, uri=True, check_same_thread=False)
+            try:
+                with self._errors("opened"):
+                    self._prepare(read_only=read_only)
+            except BaseException:
+                self._database.close()
+                raise
+        except BaseException:
+            self._release()
+            raise
+
+    def _prepare(self, *, read_only: bool) -> None:
+        self._database.execute("PRAGMA busy_timeout = 5000")
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version == 0 and not read_only:
+            self._database.execute("PRAGMA journal_mode = WAL")
+            with self._database:
+                self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise JournalError(
+                f"the journal {self._path} has format {version}, this version reads {SCHEMA_VERSION}",
+                "use the version of Swarmkeel that wrote it, or move the file away",
+            )
+        # A step of a move that is lost to a power cut could be taken twice.
+        self._database.execute("PRAGMA synchronous = FULL")
+
+    @contextmanager
+    def _errors(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            remedy = "check the path, its rights and the free space; a damaged file can be moved away"
+            raise JournalError(f"the journal {self._path} cannot be {done}: {error}", remedy) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        with self._lock:
+            self._database.close()
+            self._release()
+
+    def _release(self) -> None:
+        if self._claim >= 0:
+            os.close(self._claim)
+            self._claim = -1
+
+    def save_check(self, record: CheckRecord) -> None:
+        """Write a check down.
+
+        Raises:
+            JournalError: If it could not be written; nothing of it is.
+        """
+        decision, inputs = record.decision, record.inputs
+        digest = inputs.situation.snapshot.digest if inputs else None
+        with self._lock, self._errors("written"), self._database:
+            if inputs and not self._knows_snapshot(digest):
+                content = zlib.compress(json.dumps(_slim(inputs.situation.snapshot)).encode())
+                self._database.execute("INSERT INTO snapshots VALUES (?, ?)", (digest, content))
+            self._database.execute(
+                "INSERT INTO decisions (check_id, at, verdict, sentence, wants_move, decision, digest, inputs)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    record.check_id,
+                    record.at,
+                    decision.verdict.value,
+                    decision.sentence,
+                    decision.target is not None,
+                    decision.model_dump_json(),
+                    digest,
+                    json.dumps(_inputs_to_json(inputs)) if inputs else None,
+                ),
+            )
+
+    def _knows_snapshot(self, digest: str | None) -> bool:
+        return self._database.execute("SELECT 1 FROM snapshots WHERE digest = ?", (digest,)).fetchone() is not None
+
+    def checks(
+        self, *, limit: int = 100, before: float | None = None, verdict: Verdict | None = None
+    ) -> tuple[CheckRecord, ...]:
+        """Give the newest checks, newest first, without their inputs.
+
+        Args:
+            limit: At most this many.
+            before: Only those made earlier than this, seconds since the epoch.
+            verdict: Only those with this verdict.
+        """
+        query = (
+            "SELECT check_id, at, decision FROM decisions"
+            " WHERE at < coalesce(?1, 1e300) AND verdict = coalesce(?2, verdict) ORDER BY id DESC LIMIT ?3"
+        )
+        with self._lock, self._errors("read"):
+            rows = self._database.execute(query, (before, verdict, limit)).fetchall()
+        return tuple(CheckRecord(check, at, Decision.model_validate_json(text), None) for check, at, text in rows)
+
+    def check(self, check_id: str) -> CheckRecord | None:
+        """Give one check with its inputs; None if it is not (or no longer) in the journal."""
+        query = (
+            "SELECT at, decision, inputs, content FROM decisions LEFT JOIN snapshots USING (digest) WHERE check_id = ?"
+        )
+        with self._lock, self._errors("read"):
+            row = self._database.execute(query, (check_id,)).fetchone()
+        if row is None:
+            return None
+        at, decision, inputs, content = row
+        return CheckRecord(
+            check_id, at, Decision.model_validate_json(decision), _inputs_from_json(inputs, content) if inputs else None
+        )
+
+    def wishes_in_a_row(self, *, since: float, limit: int) -> int:
+        """Count the newest checks in a row that led to a wanted move.
+
+        Args:
+            since: Older checks do not count, seconds since the epoch.
+            limit: Count no further than this.
+        """
+        query = "SELECT wants_move FROM decisions WHERE at >= ? ORDER BY id DESC LIMIT ?"
+        with self._lock, self._errors("read"):
+            rows = self._database.execute(query, (since, limit)).fetchall()
+        count = 0
+        for (wants_move,) in rows:
+            if not wants_move:
+                break
+            count += 1
+        return count
+
+    def save_move(self, move: Move) -> None:
+        """Write the present state of a move down, durably.
+
+        Raises:
+            JournalError: If it could not be written; the former state stands.
+        """
+        row = (move.id, move.started_at, move.step.value, move.step_since, move.model_dump_json())
+        with self._lock, self._errors("written"), self._database:
+            self._database.execute("INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)", row)
+
+    def moves(self, *, limit: int = 100) -> tuple[Move, ...]:
+        """Give the newest moves, oldest first."""
+        query = "SELECT move FROM moves ORDER BY started_at DESC LIMIT ?"
+        with self._lock, self._errors("read"):
+            rows = self._database.execute(query, (limit,)).fetchall()
+        return tuple(Move.model_validate_json(text) for (text,) in reversed(rows))
+
+    def unfinished_moves(self) -> tuple[Move, ...]:
+        """Give the moves that a former process left behind, oldest first."""
+        final: Sequence[str] = sorted(step.value for step in FINAL_STEPS)
+        marks = ", ".join("?" * len(final))
+        query = f"SELECT move FROM moves WHERE step NOT IN ({marks}) ORDER BY started_at"  # noqa: S608 - marks only
+        with self._lock, self._errors("read"):
+            rows = self._database.execute(query, final).fetchall()
+        return tuple(Move.model_validate_json(text) for (text,) in rows)
+
+    def prune(self, *, now: float, keep_seconds: float, max_decisions: int) -> int:
+        """Remove what is old.
+
+        Args:
+            now: Seconds since the epoch.
+            keep_seconds: Decisions older than this go; finished moves after ten times as long.
+            max_decisions: Of the rest the oldest go beyond this number.
+
+        Returns:
+            How many decisions were removed.
+        """
+        oldest = "SELECT id FROM decisions ORDER BY id DESC LIMIT -1 OFFSET ?"
+        with self._lock, self._errors("written"), self._database:
+            removed = self._database.execute(
+                f"DELETE FROM decisions WHERE at < ? OR id IN ({oldest})",  # noqa: S608 - a constant
+                (now - keep_seconds, max_decisions),
+            ).rowcount
+            self._database.execute(
+                "DELETE FROM snapshots WHERE digest NOT IN (SELECT digest FROM decisions WHERE digest IS NOT NULL)"
+            )
+            final = ", ".join(f"'{step.value}'" for step in sorted(FINAL_STEPS))
+            self._database.execute(
+                f"DELETE FROM moves WHERE started_at < ? AND step IN ({final})",  # noqa: S608 - our own step names
+                (now - MOVES_KEPT_FACTOR * keep_seconds,),
+            )
+        return removed
+
+
+def _claim(path: Path) -> int:
+    """Make sure that no other sidecar writes this journal, for then both would take up the same move.
+
+    The lock is on a file beside it: closing any other descriptor of SQLite's own file would drop SQLite's locks.
+    """
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise JournalError(
+            f"the journal {path} is in use by another sidecar", "stop that one, or give each its own journal.path"
+        ) from None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _slim(snapshot: SwarmSnapshot) -> dict[str, object]:
+    """Give a snapshot without what its digest and the policies leave out, so that a calm swarm is stored once."""
+    content = snapshot_to_json(snapshot)
+    for name in ("read_at", "rejected"):
+        content.pop(name, None)
+    for block in content["blocks"]:
+        for record in block["servers"].values():
+            extras = record[2] if len(record) > 2 else {}  # noqa: PLR2004 - (state, throughput, extras)
+            record[2:] = [{name: extras[name] for name in ("start_block", "end_block") if extras.get(name) is not None}]
+    return content
+
+
+def _inputs_to_json(inputs: CheckInputs) -> dict[str, object]:
+    situation = inputs.situation
+    return {
+        "read_at": situation.snapshot.read_at,
+        "rejected": dict(situation.snapshot.rejected),
+        "own": situation.own.model_dump(mode="json"),
+        "settings": situation.settings.model_dump(mode="json"),
+        "now": situation.now,
+        "seed": situation.seed,
+        "view": inputs.view.model_dump(mode="json"),
+        "guards": inputs.guards.model_dump(mode="json"),
+        "dry_run": inputs.dry_run,
+    }
+
+
+def _inputs_from_json(inputs: str, content: bytes) -> CheckInputs:
+    source = json.loads(inputs)
+    snapshot = json.loads(zlib.decompress(content))
+    situation = Situation(
+        snapshot=snapshot_from_json({**snapshot, "read_at": source["read_at"], "rejected": source["rejected"]}),
+        own=OwnServer.model_validate(source["own"]),
+        settings=PolicySettings.model_validate(source["settings"]),
+        now=source["now"],
+        seed=source["seed"],
+    )
+    return CheckInputs(
+        situation=situation,
+        view=GuardView.model_validate(source["view"]),
+        guards=GuardSettings.model_validate(source["guards"]),
+        dry_run=source["dry_run"],
+    )

@@ -1,0 +1,99 @@
+"""What the daemon knows right now: written by its loop, read by metrics and HTTP."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from swarmkeel.balance.bound import measure
+from swarmkeel.balance.throughput import compute_throughputs
+
+from swarmkeel.balance.decision import Decision, SwarmNumbers
+from swarmkeel.control.protocol import ServerStatus
+from swarmkeel.daemon.move import Move
+from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
+
+
+@dataclass(frozen=True)
+class SwarmView:
+    """A snapshot in numbers, computed once for all who look at it.
+
+    Attributes:
+        snapshot: What they were computed from.
+        block_throughput_rps: Throughput of each block by ONLINE servers alone, what clients get now; shape (blocks,).
+        block_servers: Number of servers by (block, state) with their span over it.
+        servers: Number of servers by state; a server seen in several counts in the highest.
+        numbers: Bottleneck and uncovered blocks by ONLINE servers; the bound counts JOINING ones too.
+        uncovered_blocks: Blocks that were read and that no ONLINE server covers.
+    """
+
+    snapshot: SwarmSnapshot
+    block_throughput_rps: np.ndarray[tuple[int], np.dtype[np.float64]]
+    block_servers: Mapping[tuple[int, ServerState], int]
+    servers: Mapping[ServerState, int]
+    numbers: SwarmNumbers
+    uncovered_blocks: tuple[int, ...]
+
+
+def view_swarm(snapshot: SwarmSnapshot) -> SwarmView:
+    """Compute the numbers of a snapshot."""
+    announced = snapshot.spans(ServerState.OFFLINE)
+    online = {peer: span for peer, span in announced.items() if span.state is ServerState.ONLINE}
+    present = {peer: span for peer, span in announced.items() if span.state is not ServerState.OFFLINE}
+    throughput = compute_throughputs(online, total_blocks=snapshot.total_blocks)
+    serving = measure(online, total_blocks=snapshot.total_blocks)
+    block_servers: Counter[tuple[int, ServerState]] = Counter()
+    for span in announced.values():
+        block_servers.update((block, span.state) for block in range(max(span.start, 0), span.end))
+    return SwarmView(
+        snapshot=snapshot,
+        block_throughput_rps=throughput,
+        block_servers=block_servers,
+        servers=Counter(span.state for span in announced.values()),
+        numbers=serving.model_copy(
+            update={"bound_rps": measure(present, total_blocks=snapshot.total_blocks).bound_rps}
+        ),
+        uncovered_blocks=tuple(
+            index
+            for index, block in enumerate(snapshot.blocks)
+            if block.reading is not KeyReading.UNKNOWN and throughput[index] <= 0
+        ),
+    )
+
+
+@dataclass
+class DaemonState:
+    """The one mutable picture of the daemon; changed only on the event loop.
+
+    Attributes:
+        started_at: When the daemon started; times are seconds since the epoch.
+        swarm: The newest snapshot in numbers; None until the first.
+        snapshot_is_good: Whether the newest attempt to read gave a snapshot above the floor.
+        ready: Whether there ever was one.
+        snapshot_seconds: How long the newest reading took.
+        server: The server's newest status; None while it does not answer.
+        span_since: Since when it serves its present span, as far as this process has seen.
+        decision: What the newest check ended in.
+        move: The move under way, else the last one.
+        last_check_at: When the newest check ended.
+        last_turn_at: When the loop last turned, be it with an error.
+        config_is_current: Whether the newest reload succeeded.
+        dht_peers: Peers in the DHT's routing table.
+    """
+
+    started_at: float
+    swarm: SwarmView | None = None
+    snapshot_is_good: bool = False
+    ready: bool = False
+    snapshot_seconds: float | None = None
+    server: ServerStatus | None = None
+    span_since: float | None = None
+    decision: Decision | None = None
+    move: Move | None = None
+    last_check_at: float | None = None
+    last_turn_at: float = 0.0
+    config_is_current: bool = True
+    dht_peers: int = 0
