@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from swarmkeel.balance.policies import get_policy
 
 from swarmkeel.balance.decision import Decision, Reason, Verdict
+from swarmkeel.balance.policies import get_policy
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
 from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards
 from swarmkeel.daemon.journal import CheckInputs, CheckRecord, Journal, JournalError

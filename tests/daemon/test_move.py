@@ -193,3 +193,13 @@ def test_the_fallback_waits_for_a_server_that_reloads_its_former_span_by_itself(
     waiting = advance(falling, Observation(1, server.status()), LIMITS)
     assert waiting.request is None
     assert look(falling, replace(server, state=ServerPhase.ONLINE), 2).step is MoveStep.VERIFYING_FALLBACK
+
+
+@pytest.mark.parametrize(
+    ("step", "end"), [(MoveStep.PLANNED, MoveStep.ABANDONED), (MoveStep.REQUESTED, MoveStep.FAILED)]
+)
+def test_another_server_at_the_socket_is_not_told_to_move(step: MoveStep, end: MoveStep) -> None:
+    other = replace(SimulatedServer().status(), peer_id="q")
+    transition = advance(planned().model_copy(update={"step": step}), Observation(1, other), LIMITS)
+    assert transition.request is None
+    assert transition.move.step is end

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swarmkeel.balance.policies import get_policy
-
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
+from swarmkeel.balance.policies import get_policy
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
 from swarmkeel.config import Config
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
@@ -39,7 +38,7 @@ class Past:
     """What came before a check.
 
     Attributes:
-        moves: Moves of this server, oldest first.
+        moves: Moves in the journal, oldest first.
         move_under_way: The move that is not over; None without one.
         span_since: Since when the present span is served, seconds since the epoch.
         wishes: Checks in a row before this one that led to a wanted move.
@@ -162,7 +161,7 @@ def _decide_by_policy(
         running_restart=status.restart.id if status.restart is not None and running else None,
         pinned=status.pinned,
         span_since=past.span_since,
-        moves=past.moves,
+        moves=tuple(move for move in past.moves if move.peer_id == own.peer_id),
         confirmations=past.wishes + 1 if wanted.verdict is Verdict.MOVING else 0,
     )
     inputs = CheckInputs(situation, view, guard_settings(config), config.balance.dry_run)

@@ -18,13 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from swarmkeel.swarm.recorded import snapshot_from_json, snapshot_to_json
-
 from swarmkeel.balance.decision import Decision, Verdict
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
 from swarmkeel.daemon.guard import GuardSettings, GuardView
 from swarmkeel.daemon.move import FINAL_STEPS, Move
 from swarmkeel.errors import SwarmkeelError
+from swarmkeel.swarm.recorded import snapshot_from_json, snapshot_to_json
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 
 SCHEMA_VERSION: Final = 1

@@ -166,6 +166,10 @@ def advance(move: Move, seen: Observation, limits: MoveLimits) -> Transition:
 
     A move that stays where it is comes back unchanged, without a request: look again later.
     """
+    if seen.status is not None and seen.status.peer_id not in (None, move.peer_id) and not move.is_final:
+        untouched = move.step is MoveStep.PLANNED
+        error = "another server answers at the control socket now"
+        return Transition(_to(move, MoveStep.ABANDONED if untouched else MoveStep.FAILED, seen.now, error))
     match move.step:
         case MoveStep.PLANNED:
             return _advance_planned(move, seen, limits)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
-from swarmkeel.control.client import ServerRefused
 
+from swarmkeel.control.client import ServerRefused
 from swarmkeel.control.protocol import RestartRequest, ServerStatus
 from swarmkeel.daemon.move import (
     Announcement,

@@ -7,18 +7,17 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import structlog
-from swarmkeel.balance.bound import measure
-from swarmkeel.control.client import ControlClient
-from swarmkeel.swarm.reader import SwarmReader
 
 from swarmkeel import __version__
+from swarmkeel.balance.bound import measure
 from swarmkeel.balance.decision import Decision, Reason, Verdict
 from swarmkeel.config import Config, ConfigError, load_config
+from swarmkeel.control.client import ControlClient
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
 from swarmkeel.daemon.check import Outcome, Past, Reading, decide_check, move_limits, plan_move
 from swarmkeel.daemon.http import HttpServer
@@ -30,6 +29,7 @@ from swarmkeel.daemon.mover import Mover
 from swarmkeel.daemon.notify import ServiceNotifier
 from swarmkeel.daemon.state import DaemonState, view_swarm
 from swarmkeel.errors import SwarmkeelError
+from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 
@@ -97,9 +97,11 @@ class Sidecar:
 
     @property
     def _stalled_after(self) -> float:
-        config = self._config
-        reads = config.swarm.read_timeout + config.server.request_timeout
-        return 60.0 + 3 * config.balance.check_period + 3 * reads
+        return 60.0 + 3 * (self._config.balance.check_period + self._longest_reading)
+
+    @property
+    def _longest_reading(self) -> float:
+        return max(self._config.swarm.read_timeout, self._config.server.request_timeout)
 
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`; SIGHUP reads the configuration again.
@@ -292,7 +294,7 @@ class Sidecar:
         config = self._config
         wishes = await asyncio.to_thread(
             self._journal.wishes_in_a_row,
-            since=now - WISHES_LAST_PERIODS * config.balance.check_period,
+            since=now - WISHES_LAST_PERIODS * (config.balance.check_period + self._longest_reading),
             limit=config.guards.confirmations,
         )
         moves = await asyncio.to_thread(self._journal.moves, limit=MOVES_LOOKED_AT)
@@ -353,13 +355,18 @@ class Sidecar:
 
     async def _resume(self, unfinished: tuple[Move, ...]) -> None:
         for move in unfinished:
-            resumed = resume(move, self._clock())
-            await self._save_move(resumed)
-            if not resumed.is_final:
-                await self._drive(resumed)
+            await self._drive(resume(move, self._clock()))
 
     async def _drive(self, move: Move) -> None:
-        final = await self._mover.run(move, move_limits(self._config), self._config.move.poll_period)
+        """Take a move to its end, whatever happens on the way, and report it."""
+        try:
+            await self._save_move(move)
+            final = await self._mover.run(move, move_limits(self._config), self._config.move.poll_period)
+        except Exception as error:  # noqa: BLE001 - a fault here must end neither the daemon nor the move in silence
+            _log.exception("move_broken", move_id=move.id, error=str(error))
+            update = {"step": MoveStep.FAILED, "step_since": self._clock(), "error": f"a fault: {error}"[:300]}
+            final = (self.state.move or move).model_copy(update=update)
+            await self._try_to_record("move_not_recorded", self._save_move(final))
         self.metrics.move_duration.observe(max(final.step_since - final.started_at, 0.0))
         if final.step is MoveStep.DONE:
             self.metrics.moves.inc()
@@ -370,10 +377,14 @@ class Sidecar:
         failure = self._failure("move_failed", target=str(final.target), error=final.error or "no reason given")
         self._show(failure)
         record = CheckRecord(uuid.uuid4().hex[:12], self._clock(), failure, None)
+        await self._try_to_record("check_not_recorded", asyncio.to_thread(self._journal.save_check, record))
+
+    @staticmethod
+    async def _try_to_record(event: str, recording: Awaitable[None]) -> None:
         try:
-            await asyncio.to_thread(self._journal.save_check, record)
+            await recording
         except JournalError as error:
-            _log.error("check_not_recorded", error=str(error))
+            _log.error(event, error=str(error))
 
     async def _with_realised_gain(self, move: Move) -> Move:
         view = self.state.swarm
@@ -383,10 +394,7 @@ class Sidecar:
         spans = view.snapshot.spans(ServerState.JOINING)
         bottleneck = measure(spans, total_blocks=view.snapshot.total_blocks).bottleneck_rps
         measured = move.model_copy(update={"realised_gain_rps": bottleneck - move.bottleneck_before_rps})
-        try:
-            await self._save_move(measured)
-        except JournalError as error:
-            _log.error("move_not_recorded", error=str(error))
+        await self._try_to_record("move_not_recorded", self._save_move(measured))
         return measured
 
     async def _save_move(self, move: Move) -> None:

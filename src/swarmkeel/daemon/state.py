@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from swarmkeel.balance.bound import measure
-from swarmkeel.balance.throughput import compute_throughputs
 
+from swarmkeel.balance.bound import measure
 from swarmkeel.balance.decision import Decision, SwarmNumbers
+from swarmkeel.balance.throughput import compute_throughputs
 from swarmkeel.control.protocol import ServerStatus
 from swarmkeel.daemon.move import Move
 from swarmkeel.swarm.record import ServerState
