@@ -1,0 +1,119 @@
+"""The command line: `swarmkeel`, also `python -m swarmkeel`.
+
+Every failure ends in one line on standard error that says what is wrong and what to do. Commands import what is heavy
+(the DHT above all) when they run, so that help and checks stay quick.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from swarmkeel import __version__
+from swarmkeel.commands.check_config import check_config
+from swarmkeel.commands.explain import explain
+from swarmkeel.commands.history import history
+from swarmkeel.commands.run import run
+from swarmkeel.commands.snapshot import snapshot
+from swarmkeel.errors import SwarmkeelError
+from swarmkeel.printable import printable
+
+_FAILED: Final = 1
+_LONGEST_LINE: Final = 2000
+
+app = typer.Typer(
+    name="swarmkeel", add_completion=False, pretty_exceptions_enable=False, context_settings={"max_content_width": 100}
+)
+app.command()(run)
+app.command("check-config")(check_config)
+app.command()(snapshot)
+app.command()(explain)
+app.command()(history)
+
+
+@dataclass
+class _GlobalOptions:
+    debug: bool = False
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
+    if value:
+        typer.echo(f"swarmkeel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    context: typer.Context,
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Keep a swarm of GPU servers balanced: no block of the model left thin, no restart for nothing."""
+    context.obj.debug = debug
+
+
+def main() -> NoReturn:
+    """Run the command that the process was started with, and exit with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to fail
+    sys.exit(run_command_line(sys.argv[1:]))
+
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: What stands behind `swarmkeel`; nothing shows the help.
+
+    Returns:
+        The exit code: 0 done, 1 it failed, 2 bad usage or configuration, 130 interrupted.
+    """
+    options = _GlobalOptions()
+    try:
+        code = app(list(arguments) or ["--help"], prog_name="swarmkeel", standalone_mode=False, obj=options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "swarmkeel"
+        _complain(error.format_message().rstrip("."), f"{command} --help shows what is allowed")
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort of the whole program
+        if options.debug:
+            traceback.print_exception(error)
+        known = _known_cause(error)
+        if known is None:
+            remedy = (
+                "report it with the traceback above" if options.debug else "run it again with swarmkeel --debug ..."
+            )
+            _complain(f"unexpected {type(error).__name__}: {error}", remedy)
+            return _FAILED
+        _complain(known.problem, known.remedy)
+        return known.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _known_cause(error: BaseException) -> SwarmkeelError | None:
+    """Find the error to name: itself, or the first one in a task group's bundle."""
+    if isinstance(error, SwarmkeelError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_known_cause, error.exceptions)), None)
+    return None
+
+
+def _complain(problem: str, remedy: str) -> None:
+    typer.echo(printable(f"swarmkeel: {problem}: {remedy}", _LONGEST_LINE), err=True)
