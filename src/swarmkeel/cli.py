@@ -26,7 +26,7 @@ from swarmkeel.errors import SwarmkeelError
 from swarmkeel.printable import printable
 
 _FAILED: Final = 1
-_LONGEST_LINE: Final = 2000
+_LONGEST_PART: Final = 1000
 
 app = typer.Typer(
     name="swarmkeel", add_completion=False, pretty_exceptions_enable=False, context_settings={"max_content_width": 100}
@@ -116,4 +116,4 @@ def _known_cause(error: BaseException) -> SwarmkeelError | None:
 
 
 def _complain(problem: str, remedy: str) -> None:
-    typer.echo(printable(f"swarmkeel: {problem}: {remedy}", _LONGEST_LINE), err=True)
+    typer.echo(f"swarmkeel: {printable(problem, _LONGEST_PART)}: {printable(remedy, _LONGEST_PART)}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ def explain(
 
     The guards of the daemon (cooldown, confirmation, budget and so on) come on top and are not asked here.
     """
+    if quality is not None and not math.isfinite(quality):
+        raise typer.BadParameter("must be a number", param_hint="'--quality'")
     if config is not None and snapshot is None:
         settings = load_config(config)
         configure_logging("error", "console")
@@ -60,12 +63,12 @@ def explain(
             view = asyncio.run(_look(settings, peer))
     elif snapshot is not None and config is None:
         if peer is None:
-            raise typer.BadParameter("a file has no server of its own: name one", param_hint="--peer")
+            raise typer.BadParameter("a file has no server of its own: name one", param_hint="'--peer'")
         taken = read_snapshot_file(snapshot)
         # A file is judged as of the time it was read at, however old it is.
         view = _View(taken, find_server(taken, peer), PolicySettings(), _DEFAULT_POLICY, taken.read_at)
     else:
-        raise typer.BadParameter("give one of the two", param_hint="--config / --snapshot")
+        raise typer.BadParameter("give one of the two", param_hint="'--config' / '--snapshot'")
     decision = view.decide(policy=policy, quality=quality, seed=seed)
     found = view.taken.quality(view.now, view.own.peer_id)
     if as_json:
