@@ -7,7 +7,6 @@ Every failure ends in one line on standard error that says what is wrong and wha
 from __future__ import annotations
 
 import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -77,15 +76,13 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
     Returns:
         The exit code: 0 done, 1 it failed, 2 bad usage or configuration, 130 interrupted.
+
+    Raises:
+        SystemExit: If whoever reads our output went away, from typer and rich, which see to it that this is quiet.
     """
     options = _GlobalOptions()
     try:
         code = app(list(arguments) or ["--help"], prog_name="swarmkeel", standalone_mode=False, obj=options)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. What is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "swarmkeel"

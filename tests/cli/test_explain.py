@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +80,9 @@ def test_an_ending_of_the_peer_id_is_enough(file: Path, capsys: pytest.CaptureFi
     assert explain_json(capsys, "--snapshot", str(file), "--peer", "ba")["peer_id"] == OTHER
 
 
-@pytest.mark.parametrize(("peer", "found"), [("z", "no server"), ("", "no server"), ("a", "several servers")])
+@pytest.mark.parametrize(
+    ("peer", "found"), [("z", "no server"), ("", "no server"), ("Qm", "no server"), ("a", "several servers")]
+)
 def test_a_server_that_is_not_there_is_an_error_that_names_those_that_are(
     file: Path, capsys: pytest.CaptureFixture[str], peer: str, found: str
 ) -> None:
@@ -102,6 +107,15 @@ def test_policy_and_quality_can_be_tried(file: Path, capsys: pytest.CaptureFixtu
     assert "'--quality': must be a number: " in capsys.readouterr().err
     assert run_command_line(["explain", *arguments, "--policy", "none"]) == 2
     assert "there is no balance policy 'none'" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error(file: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "swarmkeel", "explain", "--snapshot", str(file), "--peer", ALONE]
+    run = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (1, "")
 
 
 def test_a_broken_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
