@@ -87,8 +87,9 @@ def test_every_block_has_its_bar_its_mark_and_its_servers() -> None:
 def test_the_summary_counts_servers_and_names_the_weak_blocks() -> None:
     assert summarize(EXAMPLE) == (
         "16 blocks, 5 servers (3 online, 1 joining, 1 offline); 1 uncovered (6:7); 3 only joining (7:10); "
-        "bottleneck 10 RPS at 0:2"
+        "weakest of the rest 10 RPS at 0:2"
     )
+    assert summarize(swarm(4, [(0, 4, 2.0, ONLINE, None)])).endswith("; bottleneck 2 RPS at 0:4")
     assert summarize(swarm(4, [])) == "4 blocks, 0 servers; 4 uncovered (0:4)"
     many_holes = swarm(10, [(block, block + 1, 1.0, ONLINE, None) for block in range(1, 10, 2)])
     assert "5 uncovered (0:1, 2:3, 4:5, 6:7, ...)" in summarize(many_holes)

@@ -97,7 +97,9 @@ def summarize(snapshot: SwarmSnapshot) -> str:
             parts.append(f"{len(found)} {name} ({_ranges(found)})")
     weakest = _weakest(blocks)
     if weakest:
-        parts.append(f"bottleneck {_rps(blocks[weakest[0]].throughput)} RPS at {_ranges(weakest)}")
+        # With holes the bottleneck is zero, and somebody wants to know about the rest all the same.
+        name = "bottleneck" if all(block.state is BlockState.SERVED for block in blocks) else "weakest of the rest"
+        parts.append(f"{name} {_rps(blocks[weakest[0]].throughput)} RPS at {_ranges(weakest)}")
     return "; ".join(parts)
 
 
