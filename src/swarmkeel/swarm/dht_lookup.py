@@ -176,6 +176,7 @@ class _Search:
         self._oversized = oversized
         self._wanted: dict[PeerID, dict[_KeySearch, None]] = {}  # in order; a dict, since there are no ordered sets
         self._under_way: Counter[PeerID] = Counter()
+        self._silent: set[PeerID] = set()
         self._bytes = 0
         self._searches = [_KeySearch(key, DHTID.generate(key), {node.own_peer}) for key in keys]
         for search in self._searches:
@@ -192,7 +193,7 @@ class _Search:
 
     def _want(self, search: _KeySearch) -> None:
         """Note whom to ask next for a key."""
-        while silent := [peer for peer in search.unasked() if self._node.shuns(peer)]:
+        while silent := [peer for peer in search.unasked() if peer in self._silent or self._node.shuns(peer)]:
             search.failed.update(silent)
         for peer in search.unasked():
             self._wanted.setdefault(peer, {})[search] = None
@@ -230,16 +231,15 @@ class _Search:
         if answers is not None:
             self._take(peer, batch, answers)
         elif not await self._node.ping(peer):
-            self._node.shun(peer)
-            for search in [*batch, *self._wanted.pop(peer, {})]:
-                search.failed.add(peer)
-                self._want(search)
+            self._leave_alone(peer, batch)
         elif len(batch) == 1:
             self._give_up(peer, batch[0])
         else:
-            # It is there and yet does not answer: some key holds too much. Its neighbours in the question need not
-            # suffer from that.
+            # It is there and yet does not answer: some key holds too much for one answer. The other keys of the
+            # question need not suffer from that.
             await asyncio.gather(*(self._ask_alone(peer, search) for search in batch))
+            if not any(peer in search.answered for search in batch):
+                self._leave_alone(peer, batch)
         self._under_way[peer] -= 1
         self._put_questions(group)
 
@@ -249,6 +249,14 @@ class _Search:
             self._give_up(peer, search)
         else:
             self._take(peer, [search], answers)
+
+    def _leave_alone(self, peer: PeerID, batch: Sequence[_KeySearch]) -> None:
+        """Note that a peer does not answer at all."""
+        self._silent.add(peer)
+        self._node.shun(peer)
+        for search in [*batch, *self._wanted.pop(peer, {})]:
+            search.failed.add(peer)
+            self._want(search)
 
     def _give_up(self, peer: PeerID, search: _KeySearch) -> None:
         """Note that a peer that is there has no answer for this one key."""
@@ -274,9 +282,9 @@ class _Search:
             self._want(search)
 
     def _keep(self, search: _KeySearch, record: RawRecord) -> None:
-        """Keep the later of two records under one subkey, as hivemind does."""
+        """Keep the later of two records under one subkey, as hivemind does; whoever answered first."""
         present = search.records.get(record.subkey)
-        if present is not None and present.expiration >= record.expiration:
+        if present is not None and (present.expiration, present.value) >= (record.expiration, record.value):
             return
         growth = len(record.value) - (0 if present is None else len(present.value))
         if self._bytes + growth > _MAX_BYTES:

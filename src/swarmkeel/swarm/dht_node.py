@@ -20,9 +20,10 @@ from hivemind.p2p import P2P, PeerID
 from hivemind.proto import dht_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
+from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.dht_guard import install_guards
 from swarmkeel.swarm.dht_messages import Answer, read_answers
-from swarmkeel.swarm.failures import ClockDiffersError, DhtNodeError, InitialPeerError
+from swarmkeel.swarm.failures import ClockDiffersError, DhtNodeError, IdentityError, InitialPeerError
 from swarmkeel.swarm.identity import Identity, claim_identity, create_identity
 
 RPC_TIMEOUT: Final = 3.0
@@ -69,7 +70,8 @@ class DhtNode:
         cancelled, nothing is left behind.
 
         Args:
-            initial_peers: Multiaddresses, each ending in /p2p/PEER_ID; none for the first node of a swarm.
+            initial_peers: Multiaddresses, each ending in /p2p/PEER_ID; none for the first node of a swarm. A node that is
+                no client may be among them.
             identity_path: The node's key file, made when missing; a new peer id at every start without.
             client_mode: Only ask others. A node that is no client listens, and keeps records for others.
             host_maddrs: Where to listen if no client; a free port of the loopback interface where left out.
@@ -88,6 +90,7 @@ class DhtNode:
             if identity_path is not None:
                 await asyncio.to_thread(create_identity, identity_path)
                 identity = claim_identity(identity_path)
+                _tell_apart(identity, peers, client_mode=client_mode)
             async with asyncio.timeout(_START_TIMEOUT):
                 p2p = await _remembering_p2p(started).create(
                     identity_path=None if identity is None else str(identity.path),
@@ -112,7 +115,7 @@ class DhtNode:
                 await _end(p2p)
             if identity is not None:
                 identity.release()
-            if isinstance(error, Exception) and not isinstance(error, DhtNodeError | InitialPeerError):
+            if isinstance(error, Exception) and not isinstance(error, SwarmkeelError):
                 raise _start_failure(error) from error
             raise
         return self
@@ -206,20 +209,22 @@ class DhtNode:
         try:
             response = await protocol.get_stub(peer).rpc_find(request, timeout=RPC_TIMEOUT)
             node_id, answers = read_answers(response, len(keys))
+            if node_id is not None:
+                await protocol.update_routing_table(node_id, peer)
         except Exception:  # noqa: BLE001 - whatever p2pd or the peer does, it did not answer
             return None
         self._node.blacklist.register_success(peer)
-        if node_id is not None:
-            await protocol.update_routing_table(node_id, peer)
         return answers
 
     async def ping(self, peer: PeerID) -> bool:
         """Tell whether a peer answers at all."""
-        node_id = await self._node.protocol.call_ping(peer)
-        if node_id is None:
+        try:
+            node_id = await self._node.protocol.call_ping(peer)
+            if node_id is not None:
+                await self._node.protocol.update_routing_table(node_id, peer)
+        except Exception:  # noqa: BLE001 - hivemind checks some of the answer where it does not expect it to be wrong
             return False
-        await self._node.protocol.update_routing_table(node_id, peer)
-        return True
+        return node_id is not None
 
     def nearest_known(self, key: DHTID) -> list[tuple[DHTID, PeerID]]:
         """Give the peers of the routing table that are nearest to a key, nearest first."""
@@ -258,6 +263,14 @@ def _parse_peers(initial_peers: Sequence[str]) -> dict[PeerID, list[Multiaddr]]:
                 f"{text!r} is no address of a peer", "write it like /ip4/1.2.3.4/tcp/31337/p2p/QmPeerId"
             ) from error
     return peers
+
+
+def _tell_apart(identity: Identity, peers: dict[PeerID, list[Multiaddr]], *, client_mode: bool) -> None:
+    """Take a node that keeps records off its own list of peers; a client on it uses the key of another node."""
+    if peers.pop(PeerID.from_base58(identity.peer_id), None) and client_mode:
+        raise IdentityError(
+            f"the key file {identity.path} is that of an initial peer", "give this node a key of its own"
+        )
 
 
 def _remembering_p2p(started: list[P2P]) -> type[Any]:
