@@ -1,4 +1,4 @@
-"""What the tests of the control protocol share: a short directory for sockets."""
+"""What the tests of the control protocol share: a short path for a socket, and a server that answers there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from swarmkeel.control.server import ControlServer
+from tests.control.recording import RecordingServer
+
 
 @pytest.fixture
 def socket_path() -> Iterator[Path]:
@@ -16,3 +19,16 @@ def socket_path() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="sk-"))
     yield directory / "server.sock"
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def recording() -> RecordingServer:
+    return RecordingServer()
+
+
+@pytest.fixture
+def served(socket_path: Path, recording: RecordingServer) -> Iterator[Path]:
+    """The path of a socket at which `recording` answers, quick to lose patience."""
+    with ControlServer(socket_path, recording, request_seconds=2.0):
+        yield socket_path
+    assert not socket_path.exists()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from swarmkeel.control.protocol import (
     PrefetchRequest,
@@ -169,3 +170,21 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         pause.wait(0.01)
+
+
+def restart(path: Path, number: object = 1, **changes: object) -> Answer:
+    return ask(path, "POST", "/v1/restart", restart_body(number, **changes))
+
+
+def shown_restart(answer: Answer) -> dict[str, Any]:
+    assert answer.status == 202, answer
+    shown = answer.json["restart"]
+    assert isinstance(shown, dict)
+    return shown
+
+
+def assert_unharmed(path: Path, recording: RecordingServer) -> None:
+    """Nothing has been begun, and the next good request works."""
+    assert recording.restarts == []
+    assert recording.prefetches == []
+    assert ServerStatus.from_json(ask(path, "GET", "/v1/status").json) == recording.present

@@ -1,27 +1,19 @@
-"""The server's end against raw bytes, as any client or attacker may send them."""
+"""The server's end: what each request is answered with."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from swarmkeel.control import handler
-from swarmkeel.control import server as server_module
 from swarmkeel.control.protocol import (
     MAX_BODY_BYTES,
     RestartPhase,
@@ -29,54 +21,19 @@ from swarmkeel.control.protocol import (
     RestartStatus,
     ServerStatus,
 )
-from swarmkeel.control.server import Callbacks, ControlServer, Refused
-from swarmkeel.control.unix_socket import SocketPathError
+from swarmkeel.control.server import Callbacks, ControlServer
 from swarmkeel.swarm.span import Span
 from tests.control.recording import (
     IDLE,
     ONLINE,
-    Answer,
     RecordingServer,
     ask,
-    connect,
     exchange,
-    parse_answers,
-    read_to_end,
     request_bytes,
+    restart,
     restart_body,
-    wait_until,
+    shown_restart,
 )
-
-
-@pytest.fixture
-def recording() -> RecordingServer:
-    return RecordingServer()
-
-
-@pytest.fixture
-def served(socket_path: Path, recording: RecordingServer) -> Iterator[Path]:
-    """The path of a socket at which `recording` answers, quick to lose patience."""
-    with ControlServer(socket_path, recording, request_seconds=2.0):
-        yield socket_path
-    assert not socket_path.exists()
-
-
-def restart(path: Path, number: object = 1, **changes: object) -> Answer:
-    return ask(path, "POST", "/v1/restart", restart_body(number, **changes))
-
-
-def shown_restart(answer: Answer) -> dict[str, Any]:
-    assert answer.status == 202, answer
-    shown = answer.json["restart"]
-    assert isinstance(shown, dict)
-    return shown
-
-
-def assert_unharmed(path: Path, recording: RecordingServer) -> None:
-    """Nothing has been begun, and the next good request works."""
-    assert recording.restarts == []
-    assert recording.prefetches == []
-    assert ServerStatus.from_json(ask(path, "GET", "/v1/status").json) == recording.present
 
 
 def test_status(served: Path, recording: RecordingServer) -> None:
@@ -278,363 +235,6 @@ def test_prefetch_is_501_where_it_is_no_capability(socket_path: Path, callbacks:
         answer = ask(socket_path, "POST", "/v1/prefetch", {"id": "p", "span": {"start": 0, "end": 18}})
         assert (answer.status, answer.is_problem) == (501, True)
         assert ask(socket_path, "GET", "/v1/status").status == 200
-
-
-BIG = b'{"id": "' + b"x" * MAX_BODY_BYTES + b'"}'
-BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
-    "not JSON": (request_bytes("POST", "/v1/restart", b"span=1"), 400),
-    "not UTF-8": (request_bytes("POST", "/v1/restart", b'{"id": "\xff"}'), 400),
-    "nested too deep": (request_bytes("POST", "/v1/restart", b"[" * 60000), 400),
-    "half of JSON": (request_bytes("POST", "/v1/restart", b'{"id": "1", "span'), 400),
-    "empty body": (request_bytes("POST", "/v1/restart", b""), 400),
-    "no object": (request_bytes("POST", "/v1/restart", [1]), 422),
-    "no id": (request_bytes("POST", "/v1/restart", {"span": {"start": 0, "end": 18}}), 422),
-    "no span": (request_bytes("POST", "/v1/restart", {"id": "1"}), 422),
-    "unknown span": (request_bytes("POST", "/v1/restart", restart_body(span={"start": 70, "end": 88})), 422),
-    "negative span": (request_bytes("POST", "/v1/restart", restart_body(span={"start": -1, "end": 17})), 422),
-    "huge span": (request_bytes("POST", "/v1/restart", restart_body(span={"start": 0, "end": 10**25})), 422),
-    "too large": (request_bytes("POST", "/v1/restart", BIG), 413),
-    "too large and not sent": (b"POST /v1/restart HTTP/1.1\r\nContent-Length: 10000000\r\n\r\n", 413),
-    "chunked": (b"POST /v1/restart HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 501),
-    "no length": (b"POST /v1/restart HTTP/1.1\r\n\r\n", 411),
-    "two lengths": (b"POST /v1/restart HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
-    "half a body": (b"POST /v1/restart HTTP/1.1\r\nContent-Length: 200\r\n\r\n{", 400),
-    "half a head": (b"GET /v1/status HTTP/1.1\r\nHost:", 400),
-    "headers too large": (b"GET /v1/status HTTP/1.1\r\nX: " + b"x" * 20000 + b"\r\n\r\n", 431),
-    "endless headers": (b"GET /v1/status HTTP/1.1\r\n" + b"X: x\r\n" * 50000, 431),
-    "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", 400),
-    "other HTTP": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-    "unknown path": (request_bytes("GET", "/v2/status"), 404),
-    "path that climbs": (request_bytes("GET", "/v1/status/../../etc/passwd"), 404),
-    "get of restart": (request_bytes("GET", "/v1/restart"), 405),
-    "post of status": (request_bytes("POST", "/v1/status", {}), 405),
-    "delete": (request_bytes("DELETE", "/v1/status"), 405),
-}
-
-
-@pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_bad_requests_get_a_problem_and_change_nothing(served: Path, recording: RecordingServer, name: str) -> None:
-    raw, status = BAD_REQUESTS[name]
-    (answer,) = exchange(served, raw)
-    assert answer.status == status
-    assert answer.is_problem
-    assert_unharmed(served, recording)
-
-
-def test_a_client_may_finish_sending_before_it_reads_that_it_was_refused(served: Path) -> None:
-    with connect(served) as client:
-        client.sendall(b"POST /v1/restart HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
-        (answer,) = parse_answers(read_to_end(client))
-    assert answer.status == 413
-
-
-def test_a_wrong_method_is_told_the_right_ones(served: Path) -> None:
-    assert ask(served, "PUT", "/v1/status").headers["allow"] == "GET, HEAD"
-    assert ask(served, "GET", "/v1/restart").headers["allow"] == "POST"
-
-
-@pytest.mark.parametrize("content_type", ["", "Content-Type: text/plain\r\n", "Content-Type: ???\r\n"])
-def test_the_content_type_of_a_request_does_not_matter(served: Path, content_type: str) -> None:
-    assert ask(served, "POST", "/v1/restart", restart_body(), content_type).status == 202
-
-
-fuzzed = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-pieces = st.sampled_from(
-    [
-        b"GET ",
-        b"POST ",
-        b"/v1/status",
-        b"/v1/restart",
-        b" HTTP/1.1",
-        b"\r\n",
-        b"\r\n\r\n",
-        b"Content-Length: 2",
-        b"Content-Length: 99999999",
-        b"Transfer-Encoding: chunked",
-        b"Expect: 100-continue",
-        b"{}",
-        b"\x00",
-        b" ",
-    ]
-)
-
-
-@fuzzed
-@given(raw=st.binary(max_size=400) | st.lists(pieces, max_size=20).map(b"".join))
-def test_any_bytes_end_in_an_answer_or_a_closed_connection(
-    served: Path, recording: RecordingServer, raw: bytes
-) -> None:
-    for answer in exchange(served, raw):
-        assert answer.status in (100, 200) or answer.is_problem
-    assert_unharmed(served, recording)
-
-
-@fuzzed
-@given(
-    body=st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["id", "span", "start", "end", "if_span"]) | st.text(), inner, max_size=4)
-        ),
-        max_leaves=10,
-    )
-)
-def test_any_json_ends_in_a_problem(served: Path, recording: RecordingServer, body: object) -> None:
-    for path in ("/v1/restart", "/v1/prefetch"):
-        answer = ask(served, "POST", path, json.dumps(body).encode())
-        # A request for 18 blocks from 0 to 80 cannot be found by chance: it needs an id beside two fitting numbers.
-        assert answer.status in (400, 422)
-        assert answer.is_problem
-    assert_unharmed(served, recording)
-
-
-def test_half_open_and_slow_clients_are_cut_off(served: Path, recording: RecordingServer) -> None:
-    with connect(served) as silent, connect(served) as half, connect(served) as slow:
-        half.sendall(b"GET /v1/status HTT")
-        stop = threading.Event()
-
-        def drip() -> None:
-            while not stop.wait(0.05):
-                try:
-                    slow.sendall(b"x")
-                except OSError:
-                    return
-
-        dripping = threading.Thread(target=drip)
-        dripping.start()
-        assert read_to_end(silent) == b""
-        for connection in (half, slow):
-            (answer,) = parse_answers(read_to_end(connection))
-            assert (answer.status, answer.is_problem) == (408, True)
-        stop.set()
-        dripping.join()
-    assert_unharmed(served, recording)
-
-
-def test_a_client_that_does_not_read_is_cut_off(served: Path, recording: RecordingServer) -> None:
-    recording.present = replace(recording.present, capabilities=tuple(f"{'x' * 250}{i}" for i in range(64)))
-    with connect(served) as deaf:
-        deaf.settimeout(0.5)
-        many_requests = request_bytes("GET", "/v1/status") * 20_000  # more than the buffers on the way can hold
-        with pytest.raises(OSError, match=r"timed out|Broken pipe|reset"):
-            deaf.sendall(many_requests)
-        wait_until(lambda: not any(t.name == "swarmkeel-control-connection" for t in threading.enumerate()))
-    assert_unharmed(served, recording)
-
-
-def test_connections_are_bounded(socket_path: Path, recording: RecordingServer) -> None:
-    with ControlServer(socket_path, recording, max_connections=2):
-        with connect(socket_path) as first, connect(socket_path) as second:
-            for connection in (first, second):
-                connection.sendall(request_bytes("GET", "/v1/status"))
-                assert connection.recv(100).startswith(b"HTTP/1.1 200")
-            (answer,) = exchange(socket_path, b"")
-            assert (answer.status, answer.is_problem) == (503, True)
-            assert answer.headers["retry-after"] == "1"
-        wait_until(lambda: exchange(socket_path, request_bytes("GET", "/v1/status"))[0].status == 200)
-
-
-def test_who_is_not_allowed_is_told_so_and_nothing_else(
-    socket_path: Path, recording: RecordingServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    with ControlServer(socket_path, recording, allowed_uids={12345}):
-        for raw in (request_bytes("POST", "/v1/restart", restart_body()), request_bytes("GET", "/v1/status"), b""):
-            (answer,) = exchange(socket_path, raw)
-            assert (answer.status, answer.is_problem) == (403, True)
-            assert b"model" not in answer.body
-    assert recording.restarts == []
-    assert f"user {os.geteuid()} may not use the control socket" in caplog.text
-
-
-def test_a_callback_that_raises_is_logged_and_not_told(
-    served: Path, recording: RecordingServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("CUDA at 0xdeadbeef")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(recording, "restart", fail)
-        answer = restart(served)
-        assert (answer.status, answer.is_problem) == (500, True)
-        assert b"deadbeef" not in answer.body
-        assert b"Traceback" not in answer.body
-        patch.setattr(recording, "status", fail)
-        assert ask(served, "GET", "/v1/status").status == 500
-    assert "RuntimeError: CUDA at 0xdeadbeef" in caplog.text
-    # The id of what was not begun is not used up.
-    assert restart(served).status == 202
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [replace(ONLINE, throughput=float("nan")), replace(ONLINE, dht_prefix=""), replace(ONLINE, span=Span(70, 90))],
-)
-def test_nonsense_from_a_callback_is_logged_and_not_passed_on(
-    served: Path, recording: RecordingServer, nonsense: ServerStatus, caplog: pytest.LogCaptureFixture
-) -> None:
-    recording.present = nonsense
-    answer = ask(served, "GET", "/v1/status")
-    assert (answer.status, answer.is_problem) == (500, True)
-    assert "ValueError: status: " in caplog.text
-
-
-def test_a_callback_may_refuse(served: Path, recording: RecordingServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_request: RestartRequest) -> None:
-        raise Refused(409, "pinned by its operator")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(recording, "restart", refuse)
-        answer = restart(served)
-    assert (answer.status, answer.is_problem) == (409, True)
-    assert answer.json["detail"] == "pinned by its operator"
-    assert restart(served).status == 202
-
-
-def test_a_callback_that_hangs_does_not_hang_the_others(
-    socket_path: Path, recording: RecordingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handler, "_LOCK_SECONDS", 0.1)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def hang(_request: RestartRequest) -> None:
-        entered.set()
-        go_on.wait()
-
-    monkeypatch.setattr(recording, "restart", hang)
-    with ControlServer(socket_path, recording), ThreadPoolExecutor(1) as pool:
-        hanging = pool.submit(restart, socket_path)
-        entered.wait()
-        answer = ask(socket_path, "GET", "/v1/status")
-        assert (answer.status, answer.is_problem) == (503, True)
-        go_on.set()
-        assert hanging.result().status == 202
-
-
-def test_close_ends_connections_and_threads_and_start_works_again(
-    socket_path: Path, recording: RecordingServer
-) -> None:
-    before = set(threading.enumerate())
-    control = ControlServer(socket_path, recording)
-    for _ in range(2):
-        control.start()
-        with pytest.raises(RuntimeError, match="started already"):
-            control.start()
-        with connect(socket_path) as waiting:
-            waiting.sendall(request_bytes("GET", "/v1/status"))
-            assert waiting.recv(100).startswith(b"HTTP/1.1 200")
-            control.close()
-            assert set(threading.enumerate()) <= before
-            assert not socket_path.exists()
-            read_to_end(waiting)
-        control.close()
-
-
-def test_a_request_under_way_is_answered_before_the_end(
-    socket_path: Path, recording: RecordingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entered, go_on = threading.Event(), threading.Event()
-
-    def slow() -> ServerStatus:
-        entered.set()
-        go_on.wait()
-        return ONLINE
-
-    monkeypatch.setattr(recording, "status", slow)
-    control = ControlServer(socket_path, recording)
-    control.start()
-    with ThreadPoolExecutor(2) as pool:
-        asked = pool.submit(exchange, socket_path, request_bytes("GET", "/v1/status"))
-        entered.wait()
-        closed = pool.submit(control.close)
-        wait_until(lambda: not socket_path.exists())
-        go_on.set()
-        (answer,) = asked.result()
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
-        closed.result()
-
-
-def test_a_callback_may_close_the_server(
-    socket_path: Path, recording: RecordingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    control = ControlServer(socket_path, recording)
-    monkeypatch.setattr(recording, "restart", lambda _request: control.close())
-    control.start()
-    assert restart(socket_path).status == 202
-    assert not socket_path.exists()
-
-
-def test_end_with_a_callback_that_never_returns(
-    socket_path: Path, recording: RecordingServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(server_module, "_CLOSE_SECONDS", 0.1)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def hang() -> ServerStatus:
-        entered.set()
-        go_on.wait()
-        return ONLINE
-
-    monkeypatch.setattr(recording, "status", hang)
-    control = ControlServer(socket_path, recording)
-    control.start()
-    with connect(socket_path) as asking:
-        asking.sendall(request_bytes("GET", "/v1/status"))
-        entered.wait()
-        control.close()
-        assert "a callback did not return" in caplog.text
-        go_on.set()
-        read_to_end(asking)
-
-
-def test_the_socket_of_another_is_not_taken(socket_path: Path, recording: RecordingServer) -> None:
-    with ControlServer(socket_path, recording):
-        with pytest.raises(SocketPathError, match="another process listens"):
-            ControlServer(socket_path, RecordingServer()).start()
-        assert_unharmed(socket_path, recording)
-
-
-ORPHAN = """
-import os, signal, sys, time
-from swarmkeel.control.server import ControlServer
-from tests.control.recording import RecordingServer, connect, request_bytes
-control = ControlServer(sys.argv[1], RecordingServer())
-control.start()
-client = connect(sys.argv[1])  # so that the child also has a connection to let go of
-client.sendall(request_bytes("GET", "/v1/status"))
-client.recv(1)
-child = os.fork()
-if child == 0:
-    control.close()  # as a with block does on its way out: it must not take the parent's socket with it
-    print(os.path.exists(sys.argv[1]), flush=True)
-    time.sleep(600)
-print(child, flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_forked_child_does_not_hold_the_socket_of_a_killed_parent(
-    socket_path: Path, recording: RecordingServer
-) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", ORPHAN, str(socket_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    ) as parent:
-        assert parent.stdout is not None
-        lines = {parent.stdout.readline().strip(), parent.stdout.readline().strip()}
-        assert "True" in lines
-        (child,) = (int(line) for line in lines - {"True"})
-        try:
-            assert ask(socket_path, "GET", "/v1/status").status == 200
-            parent.kill()
-            parent.wait()
-            os.kill(child, 0)
-            with ControlServer(socket_path, recording):
-                assert_unharmed(socket_path, recording)
-        finally:
-            os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

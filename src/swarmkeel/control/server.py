@@ -21,9 +21,15 @@ from typing import Final, Self
 from swarmkeel.control.handler import Callbacks, Refused, RequestHandler, problem_response
 from swarmkeel.control.http1 import HttpConnection, HttpError
 from swarmkeel.control.protocol import MAX_BODY_BYTES
-from swarmkeel.control.unix_socket import PrivateListener, check_socket_path, own_and_root_uids, peer_uid
+from swarmkeel.control.unix_socket import (
+    PrivateListener,
+    SocketPathError,
+    check_socket_path,
+    own_and_root_uids,
+    peer_uid,
+)
 
-__all__ = ["Callbacks", "ControlServer", "Refused"]
+__all__ = ["Callbacks", "ControlServer", "Refused", "SocketPathError"]
 
 MAX_CONNECTIONS: Final = 32
 REQUEST_SECONDS: Final = 10.0
