@@ -17,6 +17,7 @@ import typer
 
 from swarmkeel import __version__
 from swarmkeel.commands.check_config import check_config
+from swarmkeel.commands.demo import demo
 from swarmkeel.commands.explain import explain
 from swarmkeel.commands.history import history
 from swarmkeel.commands.run import run
@@ -31,6 +32,7 @@ app = typer.Typer(
     name="swarmkeel", add_completion=False, pretty_exceptions_enable=False, context_settings={"max_content_width": 100}
 )
 app.command()(run)
+app.command()(demo)
 app.command("check-config")(check_config)
 app.command()(snapshot)
 app.command()(explain)

@@ -24,6 +24,17 @@ _GROUP_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 0.05
 
 
+def _environment() -> dict[str, str]:
+    """Give our environment without what would change a sidecar's configuration, or speak to our service manager."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith("SWARMKEEL_") and name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    }
+    # So many processes with a thread for every core, each, would only get into each other's way.
+    return {**inherited, "OMP_NUM_THREADS": "1"}
+
+
 class ProcessFailedError(SwarmkeelError):
     """A process of the swarm did not come up, or ended by itself."""
 
@@ -42,14 +53,22 @@ class ChildProcess:
         self._process = process
 
     @classmethod
-    async def start(cls, name: str, command: Sequence[str], log_path: Path) -> Self:
-        """Start a command."""
+    async def start(cls, name: str, command: Sequence[str], log_path: Path, *, has_output: bool = False) -> Self:
+        """Start a command.
+
+        Args:
+            name: What to call it.
+            command: Program and arguments.
+            log_path: File that its standard error is added to.
+            has_output: Its standard output is for `read_line`; it goes to the log as well where left out.
+        """
         with log_path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE if has_output else log,
                 stderr=log,
+                env=_environment(),
                 start_new_session=True,
             )
         return cls(name, log_path, process)
@@ -79,6 +98,20 @@ class ChildProcess:
         if not line:
             raise self.failure("ended before it was ready")
         return line.decode()
+
+    async def wait_for_log(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until its log holds some text.
+
+        Raises:
+            ProcessFailedError: If it ends before, or the text does not come in time.
+        """
+        deadline = time.monotonic() + seconds
+        while text not in self.log_path.read_text(errors="replace"):
+            if not self.is_running:
+                raise self.failure("ended before it was ready")
+            if time.monotonic() > deadline:
+                raise self.failure(f"was not ready within {seconds:.0f} s")
+            await asyncio.sleep(_POLL_SECONDS)
 
     def failure(self, what: str) -> ProcessFailedError:
         """Make the error that says what went wrong with it, with the last line of its log."""
@@ -179,7 +212,7 @@ async def start_stand_in(settings: StandInSettings, log_path: Path, *, ready_sec
         ProcessFailedError: If it does not come so far; nothing is left of it then.
     """
     name = settings.public_name or "stand-in"
-    process = await ChildProcess.start(name, stand_in_command(settings), log_path)
+    process = await ChildProcess.start(name, stand_in_command(settings), log_path, has_output=True)
     try:
         line = await process.read_line(ready_seconds)
         ready = json.loads(line)

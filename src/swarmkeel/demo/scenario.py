@@ -1,0 +1,98 @@
+"""What the demo shows: which servers there are, how badly they are placed at first, and which of them are killed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+
+from swarmkeel.swarm.remote import RemoteSpanInfo
+
+DHT_PREFIX: Final = "demo-model"
+TOTAL_BLOCKS: Final = 16
+FEWEST_SERVERS: Final = 8
+GOAL: Final = 0.8
+"""Share of the best possible bottleneck that the swarm must reach."""
+
+_SIZES: Final = ((4, 8.0), (4, 8.0), (4, 8.0), (7, 8.0), (7, 18.0), (8, 9.0), (9, 18.0), (10, 18.0))
+_FIRST_THIRD: Final = TOTAL_BLOCKS // 3
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """One server of the demo.
+
+    Attributes:
+        name: Public name.
+        num_blocks: Blocks that it holds.
+        throughput: Requests a second.
+        first_block: Where it is placed at first.
+    """
+
+    name: str
+    num_blocks: int
+    throughput: float
+    first_block: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The speed of the demo, in seconds: all that takes minutes or hours in a real swarm happens within a minute here.
+
+    Attributes:
+        load: How long a server loads its blocks.
+        update_period: Time between two announcements of a server.
+        lifetime: How long an announcement holds: so long is a killed server still believed in.
+        check_period: Time between two checks of a sidecar.
+        cooldown: Time after a move before the next of the same server.
+        quality: The sidecars' balance quality, no time but a ratio.
+        steady: How long the goal must be held, with nobody loading, to count as reached.
+    """
+
+    load: float = 2.5
+    update_period: float = 2.5
+    lifetime: float = 9.0
+    check_period: float = 2.5
+    cooldown: float = 4.0
+    quality: float = 0.85
+    steady: float = 4.0
+
+
+def plan_servers(count: int, seed: int) -> tuple[ServerPlan, ...]:
+    """Plan servers of unequal size and speed that all pile up in front, so that nobody serves the last blocks.
+
+    Args:
+        count: How many servers, at least 8; beyond that the same sizes come again.
+        seed: Decides who has which size and where exactly it starts.
+    """
+    rng = random.Random(seed)  # noqa: S311 - a demo that can be repeated
+    sizes = [_SIZES[index % len(_SIZES)] for index in range(count)]
+    rng.shuffle(sizes)
+    return tuple(
+        ServerPlan(f"server-{number}", blocks, throughput, rng.randint(0, _FIRST_THIRD))
+        for number, (blocks, throughput) in enumerate(sizes, 1)
+    )
+
+
+def choose_victims(online: Mapping[str, RemoteSpanInfo[str]], total_blocks: int) -> tuple[str, str]:
+    """Choose the two servers whose loss hurts most: it leaves most blocks to nobody, or else takes most throughput.
+
+    Args:
+        online: The spans of the servers that serve, by peer id; at least two.
+        total_blocks: Blocks of the model.
+    """
+    servers_of_block = np.zeros(total_blocks, dtype=int)
+    for span in online.values():
+        servers_of_block[span.start : span.end] += 1
+
+    def loss(pair: tuple[str, str]) -> tuple[int, float]:
+        left = servers_of_block.copy()
+        for peer_id in pair:
+            left[online[peer_id].start : online[peer_id].end] -= 1
+        return int(np.count_nonzero(left <= 0)), sum(online[peer].length * online[peer].throughput for peer in pair)
+
+    return max(combinations(sorted(online), 2), key=loss)
