@@ -65,7 +65,7 @@ class PetalsPolicy:
             if not check.should_move:
                 return _decision(situation, Verdict.BALANCED, reason, before=before)
             if target == own.span:
-                at_best_place = Reason(name=ImbalanceReason.ALREADY_AT_BEST_PLACE, values={"span": str(own.span)})
+                at_best_place = Reason(name=ImbalanceReason.ALREADY_AT_BEST_PLACE.value, values={"span": str(own.span)})
                 return _decision(situation, Verdict.BALANCED, at_best_place, reason, before=before)
         present = spans.get(own.peer_id)
         if present is None or own.span is None:

@@ -56,7 +56,7 @@ class Situation(BaseModel):
     own: OwnServer
     settings: PolicySettings
     now: float
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Policy(Protocol):
