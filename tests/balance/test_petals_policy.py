@@ -1,0 +1,185 @@
+"""The policy `petals`: what it decides, what it refuses to decide on, and what holds for all its decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarmkeel.balance.decision import Decision, Verdict
+from swarmkeel.balance.imbalance import should_choose_other_blocks
+from swarmkeel.balance.policies import get_policy
+from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
+from swarmkeel.balance.reasons import SENTENCES
+from swarmkeel.balance.selection import choose_best_blocks
+from swarmkeel.swarm.record import ServerInfo, ServerState
+from swarmkeel.swarm.remote import RemoteModuleInfo
+from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
+from swarmkeel.swarm.span import Span
+from tests.balance.swarms import honest_modules, modules_from
+
+NOW = 1000.0
+
+
+def snapshot(modules: list[RemoteModuleInfo[str]], **changes: object) -> SwarmSnapshot:
+    prefix, first_block = modules[0].uid.split(".")
+    blocks = tuple(BlockReading(module.uid, KeyReading.OK, module.servers) for module in modules)
+    made = SwarmSnapshot(prefix, int(first_block), blocks, NOW)
+    return replace(made, **changes)  # type: ignore[arg-type] # any field of it
+
+
+def own(span: Span | None, num_blocks: int | None = None) -> OwnServer:
+    return OwnServer(peer_id="QmA", span=span, num_blocks=num_blocks or len(span or ()), throughput=5.0)
+
+
+def decide(
+    swarm: SwarmSnapshot, server: OwnServer, *, seed: int = 0, now: float = NOW, policy: PolicySettings | None = None
+) -> Decision:
+    situation = Situation(snapshot=swarm, own=server, settings=policy or PolicySettings(), now=now, seed=seed)
+    return get_policy("petals").decide(situation)
+
+
+def names(decision: Decision) -> list[str]:
+    return [reason.name for reason in decision.reasons]
+
+
+def test_a_pile_beside_a_hole_leads_into_the_hole() -> None:
+    decision = decide(snapshot(modules_from(6, (0, 3, 5.0), (0, 3, 5.0))), own(Span(0, 3)))
+    assert (decision.verdict, decision.target, names(decision)) == (Verdict.MOVING, Span(3, 6), ["imbalance"])
+    assert decision.before is not None
+    assert decision.after is not None
+    assert (decision.before.bottleneck_rps, decision.before.uncovered_blocks) == (0, 3)
+    assert (decision.after.bottleneck_rps, decision.after.uncovered_blocks) == (5, 0)
+    assert decision.sentence.startswith("moving: the balance quality 0.0% is below the limit of 75.0%")
+
+
+def test_blocks_are_counted_like_those_of_the_model() -> None:
+    modules = modules_from(6, (0, 3, 5.0), (0, 3, 5.0), first_block=10)
+    decision = decide(snapshot(modules), own(Span(10, 13)))
+    assert decision.target == Span(13, 16)
+
+
+@pytest.mark.parametrize(
+    ("servers", "span", "reason"),
+    [
+        ([(0, 3, 5.0), (3, 6, 5.0)], Span(0, 3), "leaving_uncovers_block"),
+        ([(0, 3, 5.0), (0, 6, 5.0), (3, 6, 5.0)], Span(0, 3), "already_at_best_place"),
+        ([(0, 3, 5.0), (0, 3, 20.0), (3, 6, 18.0)], Span(0, 3), "gain_too_small"),
+    ],
+)
+def test_a_server_that_stays_is_told_why(servers: list[tuple[int, int, float]], span: Span, reason: str) -> None:
+    decision = decide(snapshot(modules_from(6, *servers)), own(span))
+    assert (decision.verdict, decision.target, names(decision)) == (Verdict.BALANCED, None, [reason])
+    assert "{" not in decision.sentence
+
+
+def test_a_server_without_blocks_goes_where_the_blocks_are_weakest_whatever_it_left_behind() -> None:
+    leftovers = modules_from(6, (3, 6, 99.0), (0, 3, 5.0))
+    decision = decide(snapshot(leftovers), own(None, 3))
+    assert (decision.verdict, decision.target, names(decision)) == (Verdict.MOVING, Span(3, 6), ["first_placement"])
+    assert decision.before is not None
+    assert decision.before.uncovered_blocks == 3
+
+
+def test_a_server_that_holds_more_than_the_model_is_left_alone() -> None:
+    decision = decide(snapshot(modules_from(4, (0, 4, 5.0))), own(Span(0, 4), 5))
+    assert (decision.verdict, names(decision)) == (Verdict.BALANCED, ["too_many_blocks"])
+
+
+PILE = modules_from(6, (0, 3, 5.0), (0, 3, 5.0))
+
+
+def with_unread(*unread: int) -> tuple[BlockReading, ...]:
+    blocks = list(snapshot(PILE).blocks)
+    for block in unread:
+        blocks[block] = BlockReading(blocks[block].uid, KeyReading.UNKNOWN, {})
+    return tuple(blocks)
+
+
+@pytest.mark.parametrize(
+    ("swarm", "server", "now", "reason"),
+    [
+        (snapshot(PILE), own(Span(0, 3)), NOW + 121, "snapshot_stale"),
+        (snapshot(PILE, rejected={"shape": 7}), own(Span(0, 3)), NOW, "records_rejected"),
+        (snapshot(PILE, blocks=with_unread(0)), own(Span(0, 3)), NOW, "keys_unanswered"),
+        (snapshot(PILE, blocks=with_unread(4)), own(Span(0, 3)), NOW, "unread_block_looks_uncovered"),
+        (snapshot(PILE), own(Span(1, 4)), NOW, "own_span_differs"),
+        (snapshot(modules_from(6)), own(Span(0, 3)), NOW, "own_record_missing"),
+        (snapshot(modules_from(6, (0, 3, 1e308), (0, 3, 1e308))), own(Span(0, 3)), NOW, "throughput_overflow"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_nothing_is_decided_on_what_is_not_known(
+    swarm: SwarmSnapshot, server: OwnServer, now: float, reason: str
+) -> None:
+    decision = decide(swarm, server, now=now)
+    assert decision.verdict is Verdict.INSUFFICIENT_INFORMATION
+    assert decision.target is None
+    assert reason in names(decision)
+    assert "{" not in decision.sentence
+
+
+def test_an_unread_key_whose_block_others_show_covered_is_no_obstacle() -> None:
+    servers = modules_from(12, (0, 6, 5.0), (0, 6, 5.0), (6, 12, 1.0))
+    blocks = list(snapshot(servers).blocks)
+    blocks[1] = BlockReading(blocks[1].uid, KeyReading.UNKNOWN, {})
+    decision = decide(snapshot(servers, blocks=tuple(blocks)), own(Span(0, 6)))
+    assert decision.verdict is Verdict.MOVING
+
+
+@settings(max_examples=400, deadline=None)
+@given(honest_modules(), st.integers(0, 2**32 - 1), st.floats(0, 1.1), st.data())
+def test_it_is_the_three_functions_of_petals(
+    modules: list[RemoteModuleInfo[str]], seed: int, quality: float, data: st.DataObject
+) -> None:
+    swarm = snapshot(modules)
+    spans = swarm.spans(ServerState.JOINING)
+    peer = data.draw(st.sampled_from([*sorted(spans), "QmNew"]))
+    span = spans.get(peer)
+    offset = swarm.first_block
+    place = None if span is None else Span(span.start + offset, span.end + offset)
+    length = span.length if span else data.draw(st.integers(1, len(modules)))
+    server = OwnServer(peer_id=peer, span=place, num_blocks=length, throughput=span.throughput if span else 5.0)
+    policy = PolicySettings(quality=quality)
+    decision = decide(swarm, server, seed=seed, policy=policy)
+
+    others = [
+        RemoteModuleInfo(module.uid, {other: info for other, info in module.servers.items() if other != peer})
+        for module in modules
+    ]
+    best = choose_best_blocks(length, others)
+    target = Span(best[0] + offset, best[-1] + 1 + offset)
+    wants = span is None or should_choose_other_blocks(peer, modules, quality, rng=np.random.RandomState(seed))
+    assert (decision.verdict is Verdict.MOVING) == (wants and target != place)
+    assert decision.target == (target if decision.verdict is Verdict.MOVING else None)
+
+    # What holds for every decision: it is a value that can be written down, repeated, and said in words.
+    assert decision.target != decision.own_span or decision.target is None
+    assert Decision.model_validate_json(decision.model_dump_json()) == decision
+    assert decide(swarm, server, seed=seed, policy=policy) == decision
+    assert all(reason.name in SENTENCES for reason in decision.reasons)
+    assert "{" not in decision.sentence
+    reordered = [RemoteModuleInfo(module.uid, _reversed(module.servers)) for module in modules]
+    assert decide(snapshot(reordered), server, seed=seed, policy=policy) == decision
+
+
+def _reversed(servers: Mapping[str, ServerInfo]) -> dict[str, ServerInfo]:
+    return dict(reversed(list(servers.items())))
+
+
+@settings(max_examples=200, deadline=None)
+@given(honest_modules(), st.integers(1, 12))
+def test_after_its_first_placement_a_server_stays(modules: list[RemoteModuleInfo[str]], num_blocks: int) -> None:
+    num_blocks = min(num_blocks, len(modules))
+    placed = decide(snapshot(modules), OwnServer(peer_id="QmNew", span=None, num_blocks=num_blocks, throughput=5.0))
+    assert placed.target is not None
+    offset = snapshot(modules).first_block
+    info = ServerInfo(ServerState.ONLINE, 5.0, start_block=placed.target.start, end_block=placed.target.end)
+    for module in modules[placed.target.start - offset : placed.target.end - offset]:
+        module.servers["QmNew"] = info
+    server = OwnServer(peer_id="QmNew", span=placed.target, num_blocks=num_blocks, throughput=5.0)
+    assert decide(snapshot(modules), server).verdict is Verdict.BALANCED
