@@ -24,7 +24,7 @@ from swarmkeel.demo.server_life import Gpu
 from swarmkeel.swarm.announcer import Announcer
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.span import Span
-from tests.support.dht import DhtPeers, wait_until
+from tests.support.dht import DhtPeers, process_runs, wait_until
 from tests.support.servers import stand_in
 from tests.support.sidecars import (
     MODEL,
@@ -309,3 +309,29 @@ async def test_it_listens_although_neither_dht_nor_server_is_there(folder: Path)
         value = daemon.metrics.registry.get_sample_value
         assert value("swarmkeel_up") == 0
         assert (value("swarmkeel_snapshot_failures_total") or 0) >= 1
+
+
+async def test_sigterm_ends_it_although_nobody_it_waits_for_answers(peers: DhtPeers, folder: Path) -> None:
+    path = write_config(
+        folder / "c.yaml",
+        folder / "s",
+        peers.initial_peers,
+        swarm={"read_timeout": 600},
+        server={"request_timeout": 600},
+    )
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(folder / "s"))
+        silent.listen()
+        async with sidecar_process(path) as running:
+            await running.wait_for("dht_joined")
+            peers.freeze()
+            try:
+                pid = running.process.pid
+                (child,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+                # Not killed: ended by itself, within the time that `end` grants.
+                assert await running.process.end() == 0
+                await wait_until(lambda: not process_runs(child))
+            finally:
+                peers.thaw()
+    with Journal(folder / "journal.sqlite") as journal:
+        assert journal.unfinished_moves() == ()
