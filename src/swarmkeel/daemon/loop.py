@@ -1,0 +1,308 @@
+"""The loop: read, decide, write down, move. All I/O of a check happens here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from swarmkeel.balance.bound import measure
+from swarmkeel.balance.decision import Decision, Reason, Verdict
+from swarmkeel.config import Config
+from swarmkeel.control.client import ControlClient
+from swarmkeel.control.protocol import ServerPhase, ServerStatus
+from swarmkeel.daemon.check import Outcome, Past, Reading, decide_check, move_limits, plan_move
+from swarmkeel.daemon.journal import CheckRecord, Journal, JournalError
+from swarmkeel.daemon.metrics import Metrics
+from swarmkeel.daemon.move import Move, MoveStep, resume
+from swarmkeel.daemon.mover import Mover
+from swarmkeel.daemon.notify import ServiceNotifier
+from swarmkeel.daemon.state import DaemonState, view_swarm
+from swarmkeel.errors import SwarmkeelError
+from swarmkeel.swarm.reader import SwarmReader
+from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.snapshot import SwarmSnapshot
+
+_log = structlog.get_logger(__name__)
+
+MOVES_LOOKED_AT: Final = 200
+"""Guards look at this many of the newest moves; no sane limit of moves a day is above it."""
+WISHES_LAST_PERIODS: Final = 5
+"""A wanted move confirms a later one only within this many check periods."""
+PRUNE_EVERY_SECONDS: Final = 3600.0
+
+
+def longest_reading(config: Config) -> float:
+    """Give the seconds that the readings of one check may take."""
+    return max(config.swarm.read_timeout, config.server.request_timeout)
+
+
+class BalanceLoop:
+    """Checks the balance again and again, and moves the server.
+
+    Args:
+        config: The configuration in force.
+        reader: Reads the swarm.
+        server: The own server.
+        journal: Where checks and moves are written down.
+        state: What the daemon knows; changed here alone.
+        metrics: What the daemon counts.
+        notifier: Tells the service manager.
+        clock: Seconds since the epoch.
+
+    Attributes:
+        config: The configuration in force; a reload sets another.
+        move_task: The move under way, or the last one; None before the first.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reader: SwarmReader,
+        server: ControlClient,
+        journal: Journal,
+        state: DaemonState,
+        metrics: Metrics,
+        notifier: ServiceNotifier,
+        clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.move_task: asyncio.Task[None] | None = None
+        self._reader = reader
+        self._server = server
+        self._journal = journal
+        self._state = state
+        self._metrics = metrics
+        self._notifier = notifier
+        self._clock = clock
+        self._mover = Mover(server=server, read_swarm=self._read_swarm, save=self._save_move, clock=clock)
+        # Not for secrets: jitter and seeds only need to differ between sidecars.
+        self._random = random.SystemRandom()
+        self._last_prune = -PRUNE_EVERY_SECONDS
+
+    async def turn(self, tasks: asyncio.TaskGroup) -> None:
+        """Check and wait, for ever; moves that follow become tasks of the group."""
+        while True:
+            await self.check(tasks)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        balance = self.config.balance
+        period = balance.check_period * self._random.uniform(1 - balance.check_jitter, 1 + balance.check_jitter)
+        wake_at = time.monotonic() + period
+        watchdog = self._notifier.watchdog_seconds
+        while (remaining := wake_at - time.monotonic()) > 0:
+            self._notifier.alive()
+            await asyncio.sleep(min(remaining, watchdog / 3) if watchdog else remaining)
+
+    async def check(self, tasks: asyncio.TaskGroup) -> None:
+        """Make one check; whatever it runs into ends in a verdict."""
+        check_id = uuid.uuid4().hex[:12]
+        with structlog.contextvars.bound_contextvars(check_id=check_id), self._metrics.check_duration.time():
+            try:
+                outcome = await self._decide(check_id)
+            except Exception as error:  # noqa: BLE001 - the loop outlives whatever one check runs into
+                (_log.error if isinstance(error, SwarmkeelError) else _log.exception)("check_failed", error=str(error))
+                self._show(self._failure("check_failed", error=str(error)[:300]))
+            else:
+                self._show(outcome.decision)
+                if outcome.decision.verdict is Verdict.MOVING and outcome.inputs is not None:
+                    await self._begin_move(outcome.decision, tasks)
+            self._state.last_turn_at = self._clock()
+            self._notifier.alive()
+
+    async def _decide(self, check_id: str) -> Outcome:
+        reading = await self._read()
+        now = self._clock()
+        past = await self._past(now)
+        numbers = self._state.swarm.numbers if reading.snapshot and self._state.swarm else None
+        seed = self._random.getrandbits(32)
+        # A check of a large swarm takes a while: it must not hold up the metrics.
+        outcome = await asyncio.to_thread(decide_check, self.config, reading, past, now=now, seed=seed, numbers=numbers)
+        await asyncio.to_thread(self._journal.save_check, CheckRecord(check_id, now, outcome.decision, outcome.inputs))
+        await self._prune(now)
+        return outcome
+
+    async def _read(self) -> Reading:
+        snapshot: SwarmSnapshot | None = None
+        status: ServerStatus | None = None
+        snapshot_error: str | None = None
+        status_error: str | None = None
+
+        async def read_snapshot() -> None:
+            nonlocal snapshot, snapshot_error
+            try:
+                snapshot = await self._read_swarm()
+            except SwarmkeelError as error:
+                snapshot_error = str(error)[:300]
+
+        async def read_status() -> None:
+            nonlocal status, status_error
+            try:
+                status = await self._server.status()
+            except SwarmkeelError as error:
+                status_error = str(error)[:300]
+            self._note_server(status)
+
+        async with asyncio.TaskGroup() as readings:
+            readings.create_task(read_snapshot())
+            readings.create_task(read_status())
+        return Reading(snapshot, snapshot_error, status, status_error)
+
+    async def _read_swarm(self) -> SwarmSnapshot:
+        """Take a snapshot and show it in the metrics; SwarmkeelError if that fails."""
+        started = time.monotonic()
+        try:
+            snapshot = await self._reader.read()
+        except SwarmkeelError:
+            self._metrics.snapshot_failures.inc()
+            self._state.snapshot_is_good = False
+            self._state.dht_peers = self._reader.dht_peers
+            raise
+        self._metrics.snapshots.inc()
+        self._metrics.count_rejections(snapshot.rejected)
+        self._state.snapshot_seconds = time.monotonic() - started
+        self._state.dht_peers = self._reader.dht_peers
+        self._state.swarm = await asyncio.to_thread(view_swarm, snapshot)
+        answered = snapshot.quality(self._clock()).keys_answered_ratio
+        self._state.snapshot_is_good = answered >= self.config.balance.min_answered_ratio
+        self._state.ready |= self._state.snapshot_is_good
+        return snapshot
+
+    def _note_server(self, status: ServerStatus | None) -> None:
+        former, self._state.server = self._state.server, status
+        if status is None:
+            return
+        if status.state is not ServerPhase.ONLINE:
+            self._state.span_since = None
+        elif self._state.span_since is None or (former is not None and former.span != status.span):
+            self._state.span_since = self._clock()
+
+    async def _past(self, now: float) -> Past:
+        config = self.config
+        wishes = await asyncio.to_thread(
+            self._journal.wishes_in_a_row,
+            since=now - WISHES_LAST_PERIODS * (config.balance.check_period + longest_reading(self.config)),
+            limit=config.guards.confirmations,
+        )
+        moves = await asyncio.to_thread(self._journal.moves, limit=MOVES_LOOKED_AT)
+        under_way = self._state.move if self.move_task is not None and not self.move_task.done() else None
+        return Past(moves=moves, move_under_way=under_way, span_since=self._state.span_since, wishes=wishes)
+
+    def _show(self, decision: Decision) -> None:
+        self._state.decision = decision
+        self._state.last_check_at = self._clock()
+        self._metrics.decisions.labels(decision.verdict.value).inc()
+        self._notifier.status(decision.sentence[:200])
+        _log.info(
+            "check",
+            verdict=decision.verdict.value,
+            sentence=decision.sentence,
+            own_span=str(decision.own_span) if decision.own_span else None,
+            target=str(decision.target) if decision.target else None,
+            bottleneck_rps=decision.before.bottleneck_rps if decision.before else None,
+            bound_rps=decision.before.bound_rps if decision.before else None,
+            uncovered_blocks=decision.before.uncovered_blocks if decision.before else None,
+            snapshot_digest=decision.snapshot_digest[:12],
+        )
+
+    def _failure(self, name: str, **values: str) -> Decision:
+        server = self._state.server
+        return Decision(
+            verdict=Verdict.FAILED,
+            reasons=(Reason(name=name, values=values),),
+            policy=self.config.balance.policy,
+            peer_id=(server.peer_id if server else None) or "",
+            own_span=server.span if server else None,
+            target=None,
+            before=None,
+            after=None,
+            snapshot_digest="",
+            seed=0,
+        )
+
+    async def _begin_move(self, decision: Decision, tasks: asyncio.TaskGroup) -> None:
+        move = plan_move(decision, move_id=str(uuid.uuid4()), drain_seconds=self.config.move.drain, now=self._clock())
+        try:
+            await self._save_move(move)
+        except JournalError as error:
+            _log.error("move_not_recorded", error=str(error))
+            self._show(self._failure("move_failed", target=str(move.target), error=str(error)[:300]))
+            return
+        _log.info("move_planned", move_id=move.id, origin=str(move.origin), target=str(move.target))
+        self.move_task = tasks.create_task(self._drive(move))
+
+    def resume_moves(self, tasks: asyncio.TaskGroup) -> None:
+        """Take up what a former process left unfinished; JournalError if the journal cannot be read."""
+        unfinished = self._journal.unfinished_moves()
+        for move in unfinished:
+            _log.warning("move_resumed", move_id=move.id, step=move.step.value, target=str(move.target))
+        # There is never more than one: a move begins only when no other is under way.
+        if unfinished:
+            self._state.move = unfinished[-1]
+            self.move_task = tasks.create_task(self._resume(unfinished))
+
+    async def _resume(self, unfinished: tuple[Move, ...]) -> None:
+        for move in unfinished:
+            await self._drive(resume(move, self._clock()))
+
+    async def _drive(self, move: Move) -> None:
+        """Take a move to its end, whatever happens on the way, and report it."""
+        try:
+            await self._save_move(move)
+            final = await self._mover.run(move, move_limits(self.config), self.config.move.poll_period)
+        except Exception as error:  # noqa: BLE001 - a fault here must end neither the daemon nor the move in silence
+            _log.exception("move_broken", move_id=move.id, error=str(error))
+            update = {"step": MoveStep.FAILED, "step_since": self._clock(), "error": f"a fault: {error}"[:300]}
+            final = (self._state.move or move).model_copy(update=update)
+            await self._try_to_record("move_not_recorded", self._save_move(final))
+        self._metrics.move_duration.observe(max(final.step_since - final.started_at, 0.0))
+        if final.step is MoveStep.DONE:
+            self._metrics.moves.inc()
+            final = await self._with_realised_gain(final)
+            _log.info("move_done", move_id=final.id, target=str(final.target), gain_rps=final.realised_gain_rps)
+            return
+        self._metrics.move_failures.inc()
+        failure = self._failure("move_failed", target=str(final.target), error=final.error or "no reason given")
+        self._show(failure)
+        record = CheckRecord(uuid.uuid4().hex[:12], self._clock(), failure, None)
+        await self._try_to_record("check_not_recorded", asyncio.to_thread(self._journal.save_check, record))
+
+    @staticmethod
+    async def _try_to_record(event: str, recording: Awaitable[None]) -> None:
+        try:
+            await recording
+        except JournalError as error:
+            _log.error(event, error=str(error))
+
+    async def _with_realised_gain(self, move: Move) -> Move:
+        view = self._state.swarm
+        if view is None:
+            return move
+        # Counted like the prediction: servers that still load count as serving.
+        spans = view.snapshot.spans(ServerState.JOINING)
+        bottleneck = measure(spans, total_blocks=view.snapshot.total_blocks).bottleneck_rps
+        measured = move.model_copy(update={"realised_gain_rps": bottleneck - move.bottleneck_before_rps})
+        await self._try_to_record("move_not_recorded", self._save_move(measured))
+        return measured
+
+    async def _save_move(self, move: Move) -> None:
+        await asyncio.to_thread(self._journal.save_move, move)
+        self._state.move = move
+
+    async def _prune(self, now: float) -> None:
+        if now - self._last_prune < PRUNE_EVERY_SECONDS:
+            return
+        self._last_prune = now
+        journal = self.config.journal
+        removed = await asyncio.to_thread(
+            self._journal.prune, now=now, keep_seconds=journal.keep, max_decisions=journal.max_decisions
+        )
+        if removed:
+            _log.info("journal_pruned", decisions=removed)
