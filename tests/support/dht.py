@@ -16,7 +16,11 @@ from hivemind.dht.routing import DHTID
 
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.failures import DhtNodeError
+from swarmkeel.swarm.identity import create_identity
 from tests.support.sockets import free_port
+
+_KEYS: list[bytes] = []
+"""Private keys for peers, made once a process: each takes a tenth of a second or more."""
 
 
 class DhtPeers:
@@ -28,6 +32,8 @@ class DhtPeers:
     def __init__(self, count: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="swarmkeel-dht-"))
         self._ports = [0] * count
+        for index in range(count):
+            _write_key(index, self._key_file(index))
         self.nodes: list[DhtNode | None] = [None] * count
         self._initial_peers: list[str] = []
 
@@ -98,13 +104,16 @@ class DhtPeers:
     def _running(self) -> list[int]:
         return [index for index, node in enumerate(self.nodes) if node is not None]
 
+    def _key_file(self, index: int) -> Path:
+        return self._folder / f"peer-{index}.key"
+
     async def _start(self, index: int, initial_peers: list[str]) -> None:
         for attempt in range(5):
             port = self._ports[index] or free_port()
             try:
                 self.nodes[index] = await DhtNode.open(
                     initial_peers,
-                    identity_path=self._folder / f"peer-{index}.key",
+                    identity_path=self._key_file(index),
                     client_mode=False,
                     host_maddrs=[f"/ip4/127.0.0.1/tcp/{port}"],
                 )
@@ -114,6 +123,15 @@ class DhtPeers:
             else:
                 self._ports[index] = port
                 return
+
+
+def _write_key(index: int, path: Path) -> None:
+    if index < len(_KEYS):
+        path.touch(mode=0o600)
+        path.write_bytes(_KEYS[index])
+    else:
+        create_identity(path)
+        _KEYS.append(path.read_bytes())
 
 
 def p2pd_pid(node: DhtNode) -> int:
@@ -142,7 +160,7 @@ async def wait_until(condition: Callable[[], Any], *, seconds: float = 60.0) -> 
             await asyncio.sleep(0.02)
 
 
-def plant(nodes: Iterable[DhtNode], key: str, subkey: object, value: bytes, expiration: float) -> None:
+def plant(nodes: Iterable[DhtNode | None], key: str, subkey: object, value: bytes, expiration: float) -> None:
     """Make peers hold bytes as they are, past all checks, as whoever speaks their protocol can.
 
     Args:
@@ -153,4 +171,5 @@ def plant(nodes: Iterable[DhtNode], key: str, subkey: object, value: bytes, expi
         expiration: When it ends, seconds since the epoch.
     """
     for node in nodes:
+        assert node is not None
         node.hivemind_node.protocol.storage.store(DHTID.generate(key), value, expiration, subkey=subkey)

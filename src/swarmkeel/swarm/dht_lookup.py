@@ -112,7 +112,7 @@ class Lookup:
 
         Args:
             keys: Different keys.
-            seconds: How long it may take. A peer that does not answer costs up to 9 seconds once.
+            seconds: How long it may take. A peer that does not answer costs 5 seconds, beside whatever others do.
         """
         # Those that may take their holders' full time come last, lest the others wait for them.
         search = _Search(self._node, sorted(keys, key=self._oversized.__contains__), self._oversized)
@@ -231,7 +231,7 @@ class _Search:
         if answers is not None:
             self._take(peer, batch, answers)
         elif not await self._node.ping(peer):
-            self._leave_alone(peer, batch)
+            await self._leave_alone(peer, batch)
         elif len(batch) == 1:
             self._give_up(peer, batch[0])
         else:
@@ -239,7 +239,7 @@ class _Search:
             # question need not suffer from that.
             await asyncio.gather(*(self._ask_alone(peer, search) for search in batch))
             if not any(peer in search.answered for search in batch):
-                self._leave_alone(peer, batch)
+                await self._leave_alone(peer, batch)
         self._under_way[peer] -= 1
         self._put_questions(group)
 
@@ -250,10 +250,10 @@ class _Search:
         else:
             self._take(peer, [search], answers)
 
-    def _leave_alone(self, peer: PeerID, batch: Sequence[_KeySearch]) -> None:
+    async def _leave_alone(self, peer: PeerID, batch: Sequence[_KeySearch]) -> None:
         """Note that a peer does not answer at all."""
         self._silent.add(peer)
-        self._node.shun(peer)
+        await self._node.shun(peer)
         for search in [*batch, *self._wanted.pop(peer, {})]:
             search.failed.add(peer)
             self._want(search)

@@ -28,6 +28,7 @@ from swarmkeel.swarm.identity import Identity, claim_identity, create_identity
 
 RPC_TIMEOUT: Final = 3.0
 """Seconds that a peer has for one answer; hivemind's default."""
+_PING_TIMEOUT: Final = 1.5
 _CONNECT_TIMEOUT: Final = 5.0
 _START_TIMEOUT: Final = 20.0
 _END_GRACE: Final = 2.0
@@ -108,6 +109,7 @@ class DhtNode:
                     cache_nearest=0,
                     cache_on_store=False,
                 )
+            _fail_calls_when_gone(p2p)
             self = cls(node, p2p, identity, peers)
             await self.repair()
         except BaseException as error:
@@ -204,6 +206,8 @@ class DhtNode:
         Returns:
             One answer a key, in order; None if the peer did not answer within `RPC_TIMEOUT`, or answered nonsense.
         """
+        if not self.is_alive:
+            return None
         protocol = self._node.protocol
         request = dht_pb2.FindRequest(keys=[key.to_bytes() for key in keys], peer=protocol.node_info)
         try:
@@ -218,8 +222,11 @@ class DhtNode:
 
     async def ping(self, peer: PeerID) -> bool:
         """Tell whether a peer answers at all."""
+        if not self.is_alive:
+            return False
         try:
-            node_id = await self._node.protocol.call_ping(peer)
+            async with asyncio.timeout(_PING_TIMEOUT):
+                node_id = await self._node.protocol.call_ping(peer)
             if node_id is not None:
                 await self._node.protocol.update_routing_table(node_id, peer)
         except Exception:  # noqa: BLE001 - hivemind checks some of the answer where it does not expect it to be wrong
@@ -231,9 +238,12 @@ class DhtNode:
         table = self._node.protocol.routing_table
         return list(table.get_nearest_neighbors(key, k=self._node.protocol.bucket_size, exclude=self._node.node_id))
 
-    def shun(self, peer: PeerID) -> None:
-        """Note that a peer does not answer: best left alone for 5 seconds, and twice as long every further time."""
+    async def shun(self, peer: PeerID) -> None:
+        """Forget a peer that does not answer, and leave it alone for 5 seconds, twice as long every further time."""
         self._node.blacklist.register_failure(peer)
+        protocol = self._node.protocol
+        with suppress(KeyError):  # hivemind's table may not agree with itself about peers that came back as other nodes
+            await protocol.update_routing_table(protocol.routing_table.get(peer_id=peer), peer, responded=False)
 
     def shuns(self, peer: PeerID) -> bool:
         """Tell whether a peer is to be left alone for now."""
@@ -282,6 +292,18 @@ def _remembering_p2p(started: list[P2P]) -> type[Any]:
             started.append(self)
 
     return RememberedP2P
+
+
+def _fail_calls_when_gone(p2p: P2P) -> None:
+    """Make calls under way fail as soon as p2pd is gone: hivemind leaves them to wait for their timeout."""
+    control = p2p._client.control  # noqa: SLF001 - there is no public sign of p2pd's end
+
+    def fail_calls(_: object) -> None:
+        for answer in control._pending_calls.values():  # noqa: SLF001 - as above
+            if not answer.done():
+                answer.set_exception(ConnectionError("p2pd is gone"))
+
+    control._read_task.add_done_callback(fail_calls)  # noqa: SLF001 - as above
 
 
 def _start_failure(error: Exception) -> DhtNodeError:

@@ -154,12 +154,17 @@ class SwarmReader:
         return node, self._lookup or Lookup(node)
 
     async def _start_node(self) -> DhtNode:
+        self._refuse_if_closed()
         node = await DhtNode.open(self._initial_peers, identity_path=self._identity_path)
-        if self._closed:
-            await node.close()
-            raise SwarmUnreachable("the reader has been closed", "make a new one")
         self._node, self._lookup = node, Lookup(node)
+        if self._closed:
+            await self._drop_node()
+        self._refuse_if_closed()
         return node
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise SwarmUnreachable("the reader has been closed", "make a new one")
 
     async def _drop_node(self) -> None:
         node, self._node, self._lookup = self._node, None, None
