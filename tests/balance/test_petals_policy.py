@@ -63,9 +63,45 @@ def test_blocks_are_counted_like_those_of_the_model() -> None:
     assert decision.target == Span(13, 16)
 
 
+def test_a_forced_move_goes_only_to_another_place() -> None:
+    forced = PolicySettings(quality=1.5)
+    away = decide(snapshot(modules_from(6, (0, 3, 5.0), (0, 3, 5.0))), own(Span(0, 3)), policy=forced)
+    assert (away.verdict, away.target, names(away)) == (Verdict.MOVING, Span(3, 6), ["forced"])
+    there = decide(snapshot(modules_from(6, (0, 3, 5.0), (3, 6, 5.0))), own(Span(0, 3)), policy=forced)
+    assert (there.verdict, there.target, names(there)) == (Verdict.BALANCED, None, ["already_at_best_place", "forced"])
+
+
+def test_a_server_that_can_hold_more_than_it_serves_moves_with_all_it_can_hold() -> None:
+    decision = decide(snapshot(modules_from(7, (0, 3, 5.0), (0, 4, 5.0))), own(Span(0, 3), 4))
+    assert decision.target == Span(3, 7)
+    assert decision.after is not None
+    assert decision.after.uncovered_blocks == 0
+
+
+def test_a_search_without_end_leaves_the_server_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmkeel.balance.imbalance.MAX_ROUNDS", 0)
+    decision = decide(snapshot(modules_from(6, (0, 3, 5.0), (0, 3, 5.0))), own(Span(0, 3)))
+    assert (decision.verdict, names(decision)) == (Verdict.BALANCED, ["no_steady_placement"])
+
+
+def test_a_server_that_the_dht_shows_offline_is_not_moved() -> None:
+    modules = modules_from(6, (0, 3, 5.0), (0, 3, 5.0))
+    for module in modules[:3]:
+        module.servers["QmA"] = replace(module.servers["QmA"], state=ServerState.OFFLINE)
+    decision = decide(snapshot(modules), own(Span(0, 3)))
+    assert (decision.verdict, names(decision)) == (Verdict.INSUFFICIENT_INFORMATION, ["own_record_offline"])
+    assert decision.before is not None
+
+
+def test_a_swarm_of_nobody_takes_its_first_server() -> None:
+    decision = decide(snapshot(modules_from(6)), own(None, 4))
+    assert (decision.verdict, decision.target) == (Verdict.MOVING, Span(0, 4))
+
+
 @pytest.mark.parametrize(
     ("servers", "span", "reason"),
     [
+        ([(0, 1, 5.0), (0, 1, 6.0)], Span(0, 1), "no_gain"),
         ([(0, 3, 5.0), (3, 6, 5.0)], Span(0, 3), "leaving_uncovers_block"),
         ([(0, 3, 5.0), (0, 6, 5.0), (3, 6, 5.0)], Span(0, 3), "already_at_best_place"),
         ([(0, 3, 5.0), (0, 3, 20.0), (3, 6, 18.0)], Span(0, 3), "gain_too_small"),

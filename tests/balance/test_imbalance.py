@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import math
+import random
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmkeel.balance.imbalance import (
+    MAX_ROUNDS,
+    ImbalanceCheck,
+    ImbalanceReason,
+    OwnSpanMissingError,
+    check_imbalance,
+    should_choose_other_blocks,
+)
+from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.remote import RemoteModuleInfo, RemoteSpanInfo, compute_spans
+from tests.balance import plain
+from tests.balance.swarms import PEERS, garbage_modules, honest_modules, modules_from, spans_from
+
+qualities = st.sampled_from([0.0, 0.5, 0.75, 0.999, 1.0, 1.5])
+
+
+def check(total_blocks: int, *servers: tuple[int, int, float], quality: float = 0.75) -> ImbalanceCheck:
+    """Check the first of these servers."""
+    spans = spans_from(*servers)
+    return check_imbalance("QmA", spans, quality, total_blocks=total_blocks, rng=np.random.RandomState(0))
+
+
+def test_moves_to_fill_a_hole() -> None:
+    found = check(4, (0, 2, 5.0), (0, 2, 5.0))
+    assert found.should_move
+    assert found.reason is ImbalanceReason.IMBALANCE
+    assert (found.initial_rps, found.quality) == (0.0, 0.0)
+    assert found.reached_rps == pytest.approx(5.0)
+    assert found.rounds >= 1
+
+
+def test_stays_where_it_is_best() -> None:
+    assert check(4, (0, 2, 5.0), (2, 4, 5.0)).reason is ImbalanceReason.LEAVING_UNCOVERS_BLOCK
+    assert check(4, (0, 2, 5.0), (0, 4, 1.0)).reason is ImbalanceReason.ALREADY_AT_BEST_PLACE
+
+
+def test_names_the_block_that_it_would_uncover() -> None:
+    found = check(4, (0, 3, 5.0), (0, 1, 5.0), (2, 4, 5.0))
+    assert found == ImbalanceCheck(ImbalanceReason.LEAVING_UNCOVERS_BLOCK, 5.0, uncovered_block=1)
+
+
+def test_stays_for_a_small_gain_and_moves_for_it_if_told_so() -> None:
+    servers = ((0, 2, 1.0), (0, 2, 10.0), (2, 4, 9.5))
+    close = check(4, *servers, quality=0.9)
+    assert close.reason is ImbalanceReason.GAIN_TOO_SMALL
+    assert close.quality == pytest.approx(9.5 / 10.0)
+    assert check(4, *servers, quality=0.99).reason is ImbalanceReason.IMBALANCE
+
+
+def test_stays_where_nothing_can_be_gained() -> None:
+    # Two servers cannot cover three blocks: block 2 stays uncovered wherever the first goes.
+    assert check(3, (0, 1, 1.0), (0, 1, 2.0)).reason is ImbalanceReason.NO_GAIN
+
+
+def test_quality_above_one_forces_a_move_without_looking() -> None:
+    assert check(4, quality=1.01) == ImbalanceCheck(ImbalanceReason.FORCED)
+    assert should_choose_other_blocks("QmNobody", [], 1.01)
+
+
+@pytest.mark.parametrize("total_blocks", [0, 3])
+def test_missing_own_span_is_a_clear_error(total_blocks: int) -> None:
+    with pytest.raises(OwnSpanMissingError, match="QmNobody") as caught:
+        should_choose_other_blocks("QmNobody", modules_from(total_blocks), 0.75)
+    assert isinstance(caught.value, AssertionError)
+
+
+@given(modules=garbage_modules() | honest_modules(), quality=qualities, seed=st.integers(0, 2**32 - 1), data=st.data())
+def test_agrees_with_the_plain_rule(
+    modules: list[RemoteModuleInfo[str]], quality: float, seed: int, data: st.DataObject
+) -> None:
+    spans = compute_spans(modules, min_state=ServerState.JOINING)
+    peer = data.draw(st.sampled_from([*spans] or PEERS))
+    rng = np.random.RandomState(seed)
+    if quality <= 1 and peer not in spans:
+        with pytest.raises(OwnSpanMissingError):
+            should_choose_other_blocks(peer, modules, quality, rng=rng)
+        return
+    expected = plain.should_move(peer, spans, quality, len(modules), seed)
+    assert should_choose_other_blocks(peer, modules, quality, rng=rng) is expected
+
+
+def test_bounds_of_the_two_rules_are_the_same() -> None:
+    assert plain.ROUNDS == MAX_ROUNDS
+
+
+def piled_swarm(servers: int, seed: int, exponent: float) -> dict[str, RemoteSpanInfo[str]]:
+    draws = random.Random(seed)  # noqa: S311 -- a swarm, not a secret
+    spans = []
+    for _ in range(servers):
+        length = draws.randint(1, 60)
+        start = draws.randint(0, 80 - length)
+        spans.append((start, start + length, 10 ** draws.uniform(-exponent, exponent)))
+    return spans_from(*spans)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agrees_with_the_plain_rule_on_a_larger_swarm(seed: int) -> None:
+    spans = piled_swarm(40, seed, 2.0)
+    checks = [
+        check_imbalance(peer, spans, 0.999, total_blocks=80, rng=np.random.RandomState(seed)) for peer in [*spans][:8]
+    ]
+    assert [found.should_move for found in checks] == [
+        plain.should_move(peer, spans, 0.999, 80, seed) for peer in [*spans][:8]
+    ]
+    assert any(found.reached_rps for found in checks)
+
+
+def test_search_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = piled_swarm(40, 0, 2.0)
+    peer, found = next(
+        (peer, found)
+        for peer in spans
+        if (found := check_imbalance(peer, spans, 0.999, total_blocks=80, rng=np.random.RandomState(0))).rounds > 1
+    )
+    monkeypatch.setattr("swarmkeel.balance.imbalance.MAX_ROUNDS", found.rounds - 1)
+    given_up = check_imbalance(peer, spans, 0.999, total_blocks=80, rng=np.random.RandomState(0))
+    assert given_up == ImbalanceCheck(ImbalanceReason.NO_STEADY_PLACEMENT, found.initial_rps, rounds=found.rounds - 1)
+    assert not given_up.should_move
+
+
+def test_throughputs_that_overflow_end_the_search_without_a_warning() -> None:
+    # The answer is worth nothing, as in Petals; policies do not ask on such a snapshot.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check(3, (0, 1, 1.7e308), (0, 3, 1.7e308), (0, 2, 1.7e308)).rounds < MAX_ROUNDS
+
+
+def test_numpys_global_generator_is_never_touched() -> None:
+    def state() -> tuple[bytes, int]:
+        held = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 -- it is the one watched
+        return held["key"].tobytes(), held["pos"]
+
+    modules = modules_from(8, (0, 3, 5.0), (0, 3, 4.0), (2, 5, 3.0), (0, 4, 2.0))
+    before = state()
+    should_choose_other_blocks("QmA", modules, 0.75)
+    assert state() == before
+
+
+def test_quality_is_unknown_where_nothing_was_reached() -> None:
+    assert ImbalanceCheck(ImbalanceReason.NO_GAIN, 0.0, 0.0, 1).quality is None
+    assert ImbalanceCheck(ImbalanceReason.FORCED).quality is None
+    assert ImbalanceCheck(ImbalanceReason.IMBALANCE, 1.0, math.inf, 1).quality == 0.0
