@@ -200,6 +200,8 @@ async def test_a_record_from_the_past_does_not_count(peers: DhtPeers, monkeypatc
 
 async def test_a_key_too_large_to_be_answered_costs_no_other_key(peers: DhtPeers) -> None:
     """Over 4 MiB a peer sends no answer at all, and to no question that has such a key in it."""
+    # What hivemind does in the place of an answer is an error in a task of the peer's that nobody waits for.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     plant_honest(peers, *range(20))
     for part in range(5):
         plant(peers.nodes, "m.3", f"QmHuge{part + 1}", encode_value("x" * 1_000_000), time.time() + 600)
@@ -223,37 +225,35 @@ class Liar:
         return self.answer
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        pytest.param(b"", id="nothing"),
-        pytest.param(b"\xc1", id="junk"),
-        pytest.param(encode_value("text"), id="no dictionary"),
-        pytest.param(nested_tuples(5000), id="bomb"),
-        pytest.param(msgpack.packb(msgpack.ExtType(0x50, nested_tuples(5000))), id="bomb in a dictionary"),
-        pytest.param(
-            msgpack.packb(msgpack.ExtType(0x50, msgpack.packb([1, 1.0, [["QmEvi1", nested_tuples(5000), 9e9], 7]]))),
-            id="bomb in a value, and half a record",
-        ),
-        pytest.param(msgpack.packb(msgpack.ExtType(0x50, b"\xdd\x00\x00\x3f\xff" * 1000)), id="lies about lengths"),
-    ],
-)
-async def test_a_peer_that_lies_costs_nothing_that_others_say(peers: DhtPeers, answer: bytes) -> None:
-    plant_honest(peers, *range(4))
-    peers.node(0).hivemind_node.protocol.serializer = Liar(answer)
-    snapshot = await read(peers, 5)
+LIES = {
+    "nothing": b"",
+    "junk": b"\xc1",
+    "no dictionary": encode_value("text"),
+    "a bomb": nested_tuples(5000),
+    "a bomb in a dictionary": msgpack.packb(msgpack.ExtType(0x50, nested_tuples(5000))),
+    "a bomb in a value, and half a record": msgpack.packb(
+        msgpack.ExtType(0x50, msgpack.packb([1, 1.0, [["QmEvi1", nested_tuples(5000), 9e9], 7]]))
+    ),
+    "lies about lengths": msgpack.packb(msgpack.ExtType(0x50, b"\xdd\x00\x00\x3f\xff" * 1000)),
+}
 
-    assert [block.reading for block in snapshot.blocks] == [OK] * 4 + [ABSENT]
-    assert all(set(block.servers) == {HONEST} for block in snapshot.blocks[:4])
+
+async def test_a_peer_that_lies_costs_nothing_that_others_say(peers: DhtPeers) -> None:
+    plant_honest(peers, *range(4))
+    for lie, answer in LIES.items():
+        peers.node(0).hivemind_node.protocol.serializer = Liar(answer)
+        snapshot = await read(peers, 5)
+
+        assert [block.reading for block in snapshot.blocks] == [OK] * 4 + [ABSENT], lie
+        assert all(set(block.servers) == {HONEST} for block in snapshot.blocks[:4]), lie
+        assert snapshot.rejected, lie
 
 
 async def test_a_peer_that_makes_up_peers_costs_no_records(peers: DhtPeers) -> None:
     """Neighbours that nobody can reach and that seem nearer than all others: they might hold something."""
     plant_honest(peers, *range(4))
 
-    def make_up(key: DHTID, k: int, exclude: object) -> list[tuple[DHTID, PeerID]]:
-        assert k
-        assert exclude
+    def make_up(key: DHTID, **_: object) -> list[tuple[DHTID, PeerID]]:
         names = [bytes.fromhex("1220") + random.randbytes(32) for _ in range(1000)]  # noqa: S311 - no secret
         return [(DHTID(int(key) ^ random.getrandbits(20)), PeerID(name)) for name in names]
 
