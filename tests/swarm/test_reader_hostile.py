@@ -258,9 +258,13 @@ async def test_a_peer_that_makes_up_peers_costs_no_records(peers: DhtPeers) -> N
         return [(DHTID(int(key) ^ random.getrandbits(20)), PeerID(name)) for name in names]
 
     peers.node(1).hivemind_node.protocol.routing_table.get_nearest_neighbors = make_up
-    snapshot = await read(peers, 5)
-
-    assert [block.reading for block in snapshot.blocks] == [OK] * 4 + [UNKNOWN]
+    readings: set[KeyReading] = set()
+    async with asyncio.timeout(60):
+        # On a busy machine the liar may not be heard at once.
+        while UNKNOWN not in readings:
+            snapshot = await read(peers, 5)
+            assert [block.reading for block in snapshot.blocks[:4]] == [OK] * 4
+            readings.add(snapshot.blocks[4].reading)
 
 
 async def test_a_peer_that_answers_nothing_but_pings_is_left_alone(peers: DhtPeers) -> None:
