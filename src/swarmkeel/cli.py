@@ -22,6 +22,7 @@ from swarmkeel.commands.explain import explain
 from swarmkeel.commands.history import history
 from swarmkeel.commands.run import run
 from swarmkeel.commands.snapshot import snapshot
+from swarmkeel.commands.supervise import supervise
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.printable import printable
 
@@ -37,6 +38,7 @@ app.command("check-config")(check_config)
 app.command()(snapshot)
 app.command()(explain)
 app.command()(history)
+app.command()(supervise)
 
 
 @dataclass
