@@ -123,6 +123,16 @@ async def test_the_first_server_of_a_swarm_keeps_its_own_records() -> None:
         await server.close()
 
 
+async def test_a_server_that_is_cut_off_is_not_the_whole_swarm(peers: DhtPeers) -> None:
+    server = await DhtNode.open(peers.initial_peers, client_mode=False)
+    try:
+        await peers.kill_all()
+        for _ in range(2):
+            assert (await Announcer(server, "m").announce(ONLINE, range(4), 60)).kept == 0
+    finally:
+        await server.close()
+
+
 async def test_the_deadline_holds_while_all_others_hang(client: DhtNode, peers: DhtPeers) -> None:
     announcer = Announcer(client, "m", timeout=0.5)
     peers.freeze()

@@ -112,6 +112,20 @@ async def test_what_a_server_announces_later_counts(peers: DhtPeers) -> None:
         await node.close()
 
 
+async def test_of_records_that_differ_from_peer_to_peer_the_latest_counts(peers: DhtPeers) -> None:
+    later = time.time() + 600
+    for node, throughput, expiration in zip(peers.nodes, (1.0, 2.0, 3.0), (later, later + 2, later + 1), strict=True):
+        info = ServerInfo(ServerState.ONLINE, throughput, 0, 1)
+        plant([node], "m.0", "QmServer", encode_value(info.to_tuple()), expiration)
+    reader = SwarmReader(peers.initial_peers, "m", 1)
+    try:
+        snapshot = await reader.read()
+    finally:
+        await reader.close()
+
+    assert {peer: info.throughput for peer, info in snapshot.blocks[0].servers.items()} == {"QmServer": 2.0}
+
+
 async def test_readings_at_the_same_time_share_one_node(peers: DhtPeers, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = itertools.count()
     open_node = DhtNode.open

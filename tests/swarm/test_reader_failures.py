@@ -89,13 +89,16 @@ async def test_the_whole_dht_dies_and_comes_back(peers: DhtPeers, reader: SwarmR
 
 async def test_it_starts_while_the_dht_is_down(peers: DhtPeers, reader: SwarmReader) -> None:
     await peers.kill_all()
-    await reader.open()
-    with pytest.raises(SwarmUnreachable):
-        await read(reader)
-    await peers.restart_all()
-    serve(peers.nodes)
+    with capture_logs() as logs:
+        await reader.open()
+        with pytest.raises(SwarmUnreachable):
+            await read(reader)
+        assert not logs
+        await peers.restart_all()
+        serve(peers.nodes)
 
-    assert readings(await read(reader)) == WHOLE
+        assert readings(await read(reader)) == WHOLE
+    assert logs[0]["event"] == "dht_joined"
 
 
 async def test_what_is_wrong_with_its_own_settings_is_said_at_the_start(peers: DhtPeers, tmp_path: Path) -> None:

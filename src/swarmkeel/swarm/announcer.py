@@ -31,7 +31,8 @@ class AnnounceResult:
 
     Attributes:
         asked: Number of blocks announced.
-        kept: Number of blocks whose record another peer took; or, while there is no other, this node itself.
+        kept: Number of blocks whose record another peer took; or this node itself, while it is the whole swarm: it was
+            given nobody to join, and nobody has come yet.
         refused: Number of blocks whose record peers only refused: they hold one that expires later.
     """
 
@@ -87,7 +88,7 @@ class Announcer:
                 await self._store_at_others(keys, value, kept, refused)
         if not self._node.client_mode and self._node.is_alive:
             kept_here = {key for key in keys if self._store_here(key, value)}
-            if not self._node.known_peers:
+            if self._node.is_founder and not self._node.known_peers:
                 kept |= kept_here
         return AnnounceResult(len(keys), len(kept), len(refused - kept))
 

@@ -134,6 +134,11 @@ class DhtNode:
         return len(self._node.protocol.routing_table.peer_id_to_uid)
 
     @property
+    def is_founder(self) -> bool:
+        """Whether it was given no other peer to join: the first of a swarm."""
+        return not self._initial_peers
+
+    @property
     def own_peer(self) -> PeerID:
         """Its own peer id as hivemind has it."""
         return self._node.peer_id

@@ -20,7 +20,7 @@ class KeyReading(StrEnum):
     OK = "ok"
     """Records were found; a peer that did not answer may hold newer ones."""
     ABSENT = "absent"
-    """Every peer that was asked answered, and none holds anything."""
+    """Most of the peers that should hold the key answered, and nobody holds anything."""
     UNKNOWN = "unknown"
     """The key could not be read: nothing may be concluded from it."""
 
