@@ -17,7 +17,7 @@ _INTERRUPTED = 128
 
 def demo(
     *,
-    servers: Annotated[int, typer.Option(min=8, max=32, help="How many servers.")] = 8,
+    servers: Annotated[int, typer.Option(min=8, max=16, help="How many servers.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Decides how the servers are placed at first.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up after healing, until Ctrl-C.")] = False,
     deadline: Annotated[float, typer.Option(min=1, help="Fail if it takes longer than this, in seconds.")] = 150.0,

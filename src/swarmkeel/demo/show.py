@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from swarmkeel.demo.optimum import BestPossible, ask_best_possible
 from swarmkeel.demo.report import Milestone, Report, what_is_missing
-from swarmkeel.demo.scenario import TOTAL_BLOCKS, Timing, choose_victims, plan_servers
+from swarmkeel.demo.scenario import TOTAL_BLOCKS, ServerPlan, Timing, choose_victims, plan_servers
 from swarmkeel.demo.sight import MoveCounter, Sight
+from swarmkeel.demo.stand_in import StandInSettings
 from swarmkeel.demo.swarm import DemoSwarm
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.failures import SwarmUnreachable
@@ -64,7 +65,7 @@ class Demo:
     """One run of the demo.
 
     Args:
-        servers: How many servers, at least 8.
+        servers: How many servers, 8 to 16.
         seed: Decides how the servers are placed at first.
         deadline: Seconds after which the swarm must have healed.
         audience: Who watches.
@@ -81,7 +82,8 @@ class Demo:
         self._act = "starting"
         self._best: BestPossible | None = None
         self._missing = "its servers are not up"
-        self.swarm = DemoSwarm(plan_servers(servers, seed), self._timing)
+        self._plans = plan_servers(servers, seed)
+        self.swarm = DemoSwarm(self._plans, self._timing)
 
     async def run(self) -> Report:
         """Run the demo; `swarm` must have been entered, and is still up afterwards.
@@ -110,16 +112,18 @@ class Demo:
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
     async def _place_badly(self) -> None:
-        self._tell("starting the DHT's peers and the servers")
-        await self.swarm.start_servers()
-        self._best = await self._ask_best()
+        self._tell("starting the servers")
+        async with asyncio.TaskGroup() as tasks:
+            best = tasks.create_task(self._ask_best(self._plans))
+            await self.swarm.start_servers()
+        self._best = best.result()
         sight = await self._look()
         while len(sight.online) < len(self.swarm.servers):
             self._missing = "not all servers came online"
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
             sight = await self._look()
         self._note_milestone("placed badly", sight)
-        self._begin_act("starting the sidecars")
+        self._act = "starting the sidecars"
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self.watch())
             await self.swarm.start_sidecars()
@@ -127,7 +131,7 @@ class Demo:
 
     async def _heal(self, name: str) -> None:
         """Wait until the swarm has been good enough for a while, with nobody loading and no dead server believed in."""
-        self._begin_act("sidecars at work")
+        self._act = "sidecars at work"
         since: float | None = None
         while True:
             sight = await self._look()
@@ -149,16 +153,16 @@ class Demo:
         sight = await self._look()
         victims = choose_victims(sight.online, TOTAL_BLOCKS)
         names = [self.swarm.servers[peer_id].settings.public_name for peer_id in victims]
-        self._begin_act("two servers are gone")
+        self._act = "two servers are gone"
         self._tell(f"kill -9 {names[0]} and {names[1]}: nobody is told")
         await asyncio.gather(*map(self.swarm.kill, victims))
         self._best = None
         damaged = await self._look()
-        self._best = await self._ask_best()
-        self._note_milestone("two servers killed", damaged)
+        self._best = await self._ask_best([server.settings for server in self.swarm.living])
+        self._note_milestone("two killed", damaged)
 
-    async def _ask_best(self) -> BestPossible:
-        sizes = [(server.settings.num_blocks, server.settings.throughput) for server in self.swarm.living]
+    async def _ask_best(self, servers: Iterable[ServerPlan | StandInSettings]) -> BestPossible:
+        sizes = [(server.num_blocks, server.throughput) for server in servers]
         try:
             return await ask_best_possible(sizes, TOTAL_BLOCKS, seconds=_SOLVER_SECONDS)
         except (OSError, ValueError) as error:
@@ -197,9 +201,6 @@ class Demo:
             f"{name}: bottleneck {milestone.bottleneck_rps:.4g} RPS, {milestone.share:.0%} of the best possible "
             f"{self._best.bound_rps:.4g}; {milestone.uncovered_blocks} blocks uncovered"
         )
-
-    def _begin_act(self, act: str) -> None:
-        self._act = act
 
     def _tell(self, text: str) -> None:
         self._audience.tell(self._seconds, text)

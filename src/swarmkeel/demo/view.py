@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
+from rich.box import SIMPLE
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -87,6 +88,7 @@ class PlainView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._shown: tuple[float, int] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +99,11 @@ class PlainView:
         """Nothing to put away."""
 
     def show(self, scene: Scene) -> None:
-        """Nothing: a line for every look would be hundreds."""
+        """Print the numbers, but only if they are others than before: a line for every look would be hundreds."""
+        numbers = (scene.sight.bottleneck_rps, scene.sight.uncovered_blocks)
+        if numbers != self._shown:
+            self._shown = numbers
+            self._console.print(headline(scene), soft_wrap=True)
 
     def tell(self, seconds: float, text: str) -> None:
         """Print what happened."""
@@ -111,17 +117,17 @@ def news_line(seconds: float, text: str) -> Text:
 
 def milestone_table(milestones: Sequence[Milestone]) -> Table:
     """Give the milestones of a demo as a table: the swarm before and after."""
-    table = Table(title="The swarm before and after", title_justify="left")
-    table.add_column("")
-    for heading in ("at", "servers", "bottleneck", "best possible", "share", "uncovered", "moves"):
+    table = Table(box=SIMPLE, title="Bottleneck of the swarm, before and after")
+    table.add_column("", no_wrap=True)
+    for heading in ("at", "servers", "RPS", "best RPS", "share", "uncovered", "moves"):
         table.add_column(heading, justify="right")
     for milestone in milestones:
         table.add_row(
             milestone.name,
             f"{milestone.seconds:.0f} s",
             str(milestone.servers),
-            f"{milestone.bottleneck_rps:.4g} RPS",
-            f"{'' if milestone.best.is_exact else '<= '}{milestone.best.bound_rps:.4g} RPS",
+            f"{milestone.bottleneck_rps:.4g}",
+            f"{'' if milestone.best.is_exact else '<='}{milestone.best.bound_rps:.4g}",
             Text(f"{milestone.share:.0%}", "green" if milestone.share >= GOAL else "yellow"),
             Text(str(milestone.uncovered_blocks), "bold red" if milestone.uncovered_blocks else ""),
             str(milestone.moves),
