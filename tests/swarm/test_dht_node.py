@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hivemind.dht import DHTNode, protocol
+from hivemind.p2p import P2P, p2p_daemon
 
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.failures import ClockDiffersError, DhtNodeError, IdentityError, InitialPeerError
@@ -24,12 +25,6 @@ def children() -> set[int]:
     """Give the p2pd processes that this process started."""
     pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return {int(pid) for pid in pids if process_runs(int(pid))}
-
-
-def dead_sockets() -> set[Path]:
-    """Give p2pd's sockets that nobody listens on any more."""
-    in_use = Path("/proc/net/unix").read_text()
-    return {path for path in Path("/tmp").glob("hivemind-*") if str(path) not in in_use and path.is_socket()}
 
 
 def assert_gone(node: DhtNode) -> None:
@@ -158,10 +153,20 @@ async def test_cancelling_the_close_of_a_p2pd_that_hangs_still_ends_it() -> None
     assert_gone(node)
 
 
-async def test_cancelling_the_start_at_any_moment_leaves_nothing(tmp_path: Path) -> None:
+async def test_cancelling_the_start_at_any_moment_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[P2P] = []
+    construct = P2P.__init__
+
+    def note(self: P2P) -> None:
+        construct(self)
+        made.append(self)
+
+    monkeypatch.setattr(P2P, "__init__", note)
     path = tmp_path / "node.key"
     await (await DhtNode.open([], identity_path=path)).close()
-    before, sockets = children(), dead_sockets()
+    before = children()
     ended = False
     delay = 0.0
     while not ended:
@@ -173,8 +178,16 @@ async def test_cancelling_the_start_at_any_moment_leaves_nothing(tmp_path: Path)
         await wait_until(lambda: children() == before)
         delay += 0.01
 
-    assert dead_sockets() <= sockets
+    assert len(made) > 3
+    assert not any(Path(p2p._daemon_listen_maddr["unix"]).exists() for p2p in made)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_missing_p2pd_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p2p_daemon, "P2PD_FILENAME", "no-p2pd")
+
+    with pytest.raises(DhtNodeError, match="p2pd"):
+        await DhtNode.open([])
 
 
 async def test_a_start_that_fails_half_way_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,8 @@ _START_TIMEOUT: Final = 20.0
 _END_GRACE: Final = 2.0
 _MEETING_ROUNDS: Final = 3
 _MEETING_SIZE: Final = 20
+_SOCKETS: Final = ("_daemon_listen_maddr", "_client_listen_maddr")
+"""Where a P2P keeps the addresses of its Unix sockets."""
 _LOOPBACK: Final = ("/ip4/127.0.0.1/tcp/0",)
 
 
@@ -318,10 +320,10 @@ def _start_failure(error: Exception) -> DhtNodeError:
 
 async def _end(p2p: P2P) -> None:
     """End p2pd: politely first, for certain in the end; remove its sockets."""
-    p2p._terminate()  # noqa: SLF001 - the first half of P2P.shutdown, whose second half waits without end
-    child = p2p._child  # noqa: SLF001 - as above
+    child = p2p._child  # noqa: SLF001 - what `create` got as far as
     try:
         if child is not None:
+            p2p._terminate()  # noqa: SLF001 - the first half of P2P.shutdown, whose second half waits without end
             with suppress(TimeoutError):
                 async with asyncio.timeout(_END_GRACE):
                     await child.wait()
@@ -329,8 +331,10 @@ async def _end(p2p: P2P) -> None:
         if child is not None and child.returncode is None:
             with suppress(ProcessLookupError):
                 child.kill()
-        for address in (p2p._daemon_listen_maddr, p2p._client_listen_maddr):  # noqa: SLF001 - left behind by a p2pd that was killed
-            with suppress(FileNotFoundError):
+        for name in _SOCKETS:
+            # Left behind by a p2pd that was killed; the names are not there yet where `create` failed early.
+            with suppress(FileNotFoundError, AttributeError):
+                address = getattr(p2p, name)
                 os.unlink(address["unix"])  # noqa: PTH108 - in memory, and this must not be put off
     if child is not None:
         await child.wait()
