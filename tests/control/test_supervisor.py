@@ -268,6 +268,19 @@ async def test_the_grace_is_also_the_grandchildrens(socket_path: Path, tmp_path:
     assert (tmp_path / "left").exists()
 
 
+async def test_a_child_whose_main_thread_is_gone_may_still_leave_by_itself(socket_path: Path, tmp_path: Path) -> None:
+    script = f"""
+import ctypes, threading
+def leave(*_):
+    threading.Thread(target=lambda: (time.sleep(0.5), os._exit(5))).start()
+    ctypes.CDLL(None).pthread_exit(None)  # it looks like a zombie from now on
+signal.signal(signal.SIGTERM, leave)
+{SERVE}"""
+    async with supervised(socket_path, tmp_path, script) as server:
+        await server.online(ORIGIN)
+    assert server.supervisor._returncode == 5
+
+
 async def test_a_crashing_child_is_run_again_with_pauses(socket_path: Path, tmp_path: Path) -> None:
     script = f"if os.path.exists(f'{{folder}}/mended'): {SERVE.replace(chr(10), '; ')}\nprint('boom')\nsys.exit(1)"
     async with supervised(socket_path, tmp_path, script) as server:

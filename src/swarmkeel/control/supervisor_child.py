@@ -166,8 +166,12 @@ class ChildProcess:
             os.killpg(self.pid, number)
 
     def _group(self) -> list[int]:
-        """Give the processes of the group that live."""
-        return [pid for pid in _process_ids() if _group_of_living(pid) == self.pid]
+        """Give the processes of the group that live.
+
+        The child itself does until it can be reaped: one whose threads are still ending looks like a zombie before.
+        """
+        others = [pid for pid in _process_ids() if pid != self.pid and _group_of_living(pid) == self.pid]
+        return others if self.returncode is not None else [self.pid, *others]
 
 
 def describe_end(returncode: int | None) -> str:
