@@ -24,8 +24,9 @@ MAX_ROUNDS: Final = 200
 """Rounds after which the search for a steady placement is given up.
 
 Nothing proves that Petals' search ends: where throughputs differ by many orders of magnitude, rounding moves servers
-about for thousands of rounds. Over random swarms of up to 1,000 servers and 126 blocks that announce 0.001 to 1,000,000
-RPS it ended after 2 to 5 rounds as a rule and after 30 at most (`benchmarks/search_rounds.py`).
+about for thousands of rounds. In random swarms of up to 1,000 servers and 126 blocks that announce 0.001 to 1,000,000
+RPS it ended after 2 to 4 rounds as a rule and after 30 at most (`benchmarks/search_rounds.py`); 200 leave room, and
+end the check of such a swarm after about a second.
 """
 
 

@@ -51,18 +51,22 @@ def find_best_start(throughputs: NDArray[np.float64], num_blocks: int) -> int:
     if num_blocks <= 0:
         return -num_blocks if -num_blocks < total_blocks else 0
     low, high = 0, total_blocks - num_blocks
-    first = int(throughputs.argmin())
-    last = total_blocks - 1 - int(throughputs[::-1].argmin())
-    if last - first < num_blocks:
-        low, high = max(low, last + 1 - num_blocks), min(high, first)
+    # Windows that start from `earliest` on hold the last copy of the smallest value, those up to `latest` the first.
+    earliest, latest = high - int(throughputs[::-1].argmin()), int(throughputs.argmin())
+    if earliest <= latest:
+        if earliest > low:  # noqa: PLR1730 -- a check spends its time here; max() would be a call more
+            low = earliest
+        if latest < high:  # noqa: PLR1730 -- as above
+            high = latest
     return low + _best_step(throughputs[low:high].tolist(), throughputs[low + num_blocks : high + num_blocks].tolist())
 
 
 def _best_step(left: list[float], entered: list[float]) -> int:
     """Find how many steps to the right lead to the best window.
 
-    The best window so far meets each further one. Of the values that one of the two holds alone the minima are kept;
-    the window with the smaller minimum wins, and only equal minima need a look at all values.
+    The best window so far meets each further one. Of what was left behind and of what was entered since the best one
+    the minima are kept: the smaller one decides, and only equal ones need a look at all values. A step that leaves and
+    enters equal values changes nothing.
 
     Args:
         left: What each step leaves behind.
@@ -73,13 +77,13 @@ def _best_step(left: list[float], entered: list[float]) -> int:
     for step, (value_left, value_entered) in enumerate(zip(left, entered, strict=True), 1):
         if value_left == value_entered:
             continue
-        if value_left < lowest_left:  # noqa: PLR1730 -- this loop is what a check spends its time in; min() doubles it
+        if value_left < lowest_left:  # noqa: PLR1730 -- as above
             lowest_left = value_left
         if value_entered < lowest_entered:  # noqa: PLR1730 -- as above
             lowest_entered = value_entered
-        if lowest_entered < lowest_left or (
-            lowest_entered == lowest_left and sorted(entered[best:step]) < sorted(left[best:step])
-        ):
+        if lowest_entered > lowest_left:
+            continue
+        if lowest_entered < lowest_left or sorted(entered[best:step]) < sorted(left[best:step]):
             best = step
             lowest_left = lowest_entered = math.inf
     return best
