@@ -183,8 +183,8 @@ def test_the_socket_of_another_is_not_taken(socket_path: Path, recording: Record
         assert_unharmed(socket_path, recording)
 
 
-ORPHAN = """
-import os, signal, sys, time
+FORKING = """
+import os, sys, time
 from swarmkeel.control.server import ControlServer
 from tests.control.recording import RecordingServer, connect, request_bytes
 control = ControlServer(sys.argv[1], RecordingServer())
@@ -192,12 +192,14 @@ control.start()
 client = connect(sys.argv[1])  # so that the child also has a connection to let go of
 client.sendall(request_bytes("GET", "/v1/status"))
 client.recv(1)
+there, back = os.pipe()
 child = os.fork()
 if child == 0:
     control.close()  # as a with block does on its way out: it must not take the parent's socket with it
-    os.write(1, b"%r\\n" % os.path.exists(sys.argv[1]))  # at once: both write to the same pipe
+    os.write(back, b"closed")
     time.sleep(600)
-os.write(1, b"%d\\n" % child)
+os.read(there, 100)
+print(child, "socket left" if os.path.exists(sys.argv[1]) else "socket removed", flush=True)
 time.sleep(600)
 """
 
@@ -205,22 +207,23 @@ time.sleep(600)
 def test_a_forked_child_does_not_hold_the_socket_of_a_killed_parent(
     socket_path: Path, recording: RecordingServer
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", ORPHAN, str(socket_path)],
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FORKING, str(socket_path)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
-    ) as parent:
-        assert parent.stdout is not None
-        lines = {parent.stdout.readline().strip(), parent.stdout.readline().strip()}
-        assert "True" in lines
-        (child,) = (int(line) for line in lines - {"True"})
+        start_new_session=True,
+    )
+    with parent:
         try:
+            assert parent.stdout is not None
+            child, socket_file = parent.stdout.readline().strip().split(" ", 1)
+            assert socket_file == "socket left"
             assert ask(socket_path, "GET", "/v1/status").status == 200
             parent.kill()
             parent.wait()
-            os.kill(child, 0)
+            os.kill(int(child), 0)  # still there
             with ControlServer(socket_path, recording):
                 assert_unharmed(socket_path, recording)
         finally:
-            os.kill(child, signal.SIGKILL)
+            os.killpg(parent.pid, signal.SIGKILL)
