@@ -124,6 +124,12 @@ class ChildProcess:
         with suppress(ProcessLookupError):
             self._process.kill()
 
+    async def crash(self) -> None:
+        """Kill it, and wait until all that it started is gone too."""
+        self.kill()
+        await self.wait()
+        await self._wait_for_group()
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal if it still runs."""
         with suppress(ProcessLookupError):

@@ -199,7 +199,7 @@ class Demo:
         self._milestones.append(milestone)
         self._tell(
             f"{name}: bottleneck {milestone.bottleneck_rps:.4g} RPS, {milestone.share:.0%} of the best possible "
-            f"{self._best.bound_rps:.4g}; {milestone.uncovered_blocks} blocks uncovered"
+            f"{self._best.bound_rps:.4g}; uncovered blocks: {milestone.uncovered_blocks}"
         )
 
     def _tell(self, text: str) -> None:

@@ -79,7 +79,8 @@ class DemoSwarm:
     async def _close(self) -> None:
         try:
             processes = [*self._sidecars, *(server.process for server in self.servers.values())]
-            await asyncio.gather(*(process.end() for process in processes))
+            # A goodbye from each would take seconds, and there is nobody left to hear it.
+            await asyncio.gather(*(process.crash() for process in processes))
             if self._reader is not None:
                 await self._reader.close()
             for peer in self._peers:
@@ -190,9 +191,7 @@ class DemoSwarm:
     async def kill(self, peer_id: str) -> None:
         """Kill a server without a goodbye."""
         self.dead.add(peer_id)
-        process = self.servers[peer_id].process
-        process.kill()
-        await process.wait()
+        await self.servers[peer_id].process.crash()
 
     def check_processes(self) -> None:
         """See that whatever was not killed still runs.

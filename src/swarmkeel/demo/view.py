@@ -26,15 +26,17 @@ DrawSwarm = Callable[[SwarmSnapshot], RenderableType]
 
 
 def headline(scene: Scene) -> Text:
-    """Give a scene in numbers, as one line."""
+    """Give a scene in numbers, as one line that fits 80 columns."""
     sight, best = scene.sight, scene.best
-    line = Text(f"{scene.seconds:5.1f} s  {scene.act}: ")
-    line.append(f"bottleneck {sight.bottleneck_rps:.4g} RPS")
-    if best is not None:
+    line = Text(f"{scene.seconds:5.1f} s  bottleneck {sight.bottleneck_rps:.4g}")
+    if best is None:
+        line.append(" RPS")
+    else:
         share = share_of(sight.bottleneck_rps, best)
-        line.append(f", {share:.0%} of the best possible {best.bound_rps:.4g}", "green" if share >= GOAL else "yellow")
-    line.append(f"; {sight.uncovered_blocks} uncovered", "bold red" if sight.uncovered_blocks else "")
-    line.append(f"; {len(sight.online)} servers online, {len(sight.joining)} loading; {scene.moves} moves")
+        line.append(f" of {best.bound_rps:.4g} RPS ({share:.0%})", "green" if share >= GOAL else "yellow")
+    line.append("; ")
+    line.append(f"{sight.uncovered_blocks} uncovered", "bold red" if sight.uncovered_blocks else "")
+    line.append(f"; {len(sight.online)} online, {len(sight.joining)} loading; {scene.moves} moves")
     return line
 
 
@@ -75,7 +77,13 @@ class LiveView:
     def _refresh(self) -> None:
         parts: list[RenderableType] = []
         if self._scene is not None:
-            parts += [headline(self._scene), Text(), self._draw_swarm(self._scene.sight.snapshot), Text()]
+            parts += [
+                Text(self._scene.act, "bold"),
+                headline(self._scene),
+                Text(),
+                self._draw_swarm(self._scene.sight.snapshot),
+                Text(),
+            ]
         self._live.update(Group(*parts, *self._news), refresh=True)
 
 
