@@ -18,8 +18,10 @@ from swarmkeel.control.client import ControlClient, ServerUnreachable
 from swarmkeel.control.protocol import RestartRequest, ServerPhase, ServerStatus
 from swarmkeel.swarm.identity import create_identity
 from swarmkeel.swarm.peer_id import peer_id_of_key
+from swarmkeel.swarm.reader import SwarmReader
+from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.span import Span
-from tests.support.dht import process_runs, wait_until
+from tests.support.dht import DhtPeers, process_runs, wait_until
 from tests.support.sidecars import short_folder
 
 _REQUIRED = ("--dht-prefix", "m", "--total-blocks", "8", "--num-blocks", "4", "--throughput", "12.5")
@@ -198,6 +200,31 @@ async def test_the_peer_id_follows_from_the_key_file_once_there_is_one(tmp_path:
         key.unlink()
         create_identity(key)
         assert (await running.until(ServerPhase.IDLE)).peer_id == peer_id_of_key(key.read_bytes())
+
+
+async def test_ready_by_the_dht(tmp_path: Path) -> None:
+    key = tmp_path / "identity"
+    async with DhtPeers(1) as dht:
+        with short_folder() as folder:
+            server = (
+                *(sys.executable, "-m", "swarmkeel.demo.stand_in", "--socket", str(folder / "own")),
+                *("--dht-prefix=m", "--total-blocks=8", "--num-blocks=4", "--throughput=12.5"),
+                *(f"--identity={key}", "--first-block={start}", "--load-seconds=0.5", "--update-period=1"),
+                f"--initial-peers={dht.initial_peers[0]}",
+            )
+            ready = ("--ready-dht", dht.initial_peers[0], "--identity", str(key))
+            async with supervise(*ready, "--start", "0:4", command=server) as running:
+                await running.until(ServerPhase.JOINING)
+                await running.until(ServerPhase.ONLINE)
+                await running.client.restart(RestartRequest("r", Span(4, 8), if_span=Span(0, 4), reason="test"))
+                status = await running.until(ServerPhase.ONLINE)
+                assert status.span == Span(4, 8)
+                reader = SwarmReader(dht.initial_peers, "m", 8)
+                try:
+                    spans = (await reader.read()).spans(ServerState.ONLINE)
+                finally:
+                    await reader.close()
+    assert {peer: (span.start, span.end) for peer, span in spans.items()} == {status.peer_id: (4, 8)}
 
 
 @pytest.fixture
