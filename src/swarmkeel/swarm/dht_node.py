@@ -328,13 +328,13 @@ async def _end(p2p: P2P) -> None:
                 async with asyncio.timeout(_END_GRACE):
                     await child.wait()
     finally:
-        if child is not None and child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
+        if child is not None:
+            if child.returncode is None:
+                with suppress(ProcessLookupError):
+                    child.kill()
+            await child.wait()  # when cancelled too: it is short now, and else the event loop might not live to see it
         for name in _SOCKETS:
             # Left behind by a p2pd that was killed; the names are not there yet where `create` failed early.
             with suppress(FileNotFoundError, AttributeError):
                 address = getattr(p2p, name)
                 os.unlink(address["unix"])  # noqa: PTH108 - in memory, and this must not be put off
-    if child is not None:
-        await child.wait()
