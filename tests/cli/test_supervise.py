@@ -177,6 +177,16 @@ async def test_when_it_is_killed_its_server_dies_too() -> None:
         await wait_until(lambda: not process_runs(server))
 
 
+async def test_when_it_is_killed_what_its_server_started_dies_too() -> None:
+    command = ("sh", "-c", "trap '' TERM; sleep 600 & echo span $! $!; echo Started; wait # {start}")
+    async with supervise(*_READY, "--start", "0:4", command=command) as running:
+        await running.until(ServerPhase.ONLINE)
+        grandchild = running.server_pid()
+        assert process_runs(grandchild)
+        running.process.kill()
+        await wait_until(lambda: not process_runs(grandchild))
+
+
 async def test_after_it_was_killed_the_next_one_takes_the_socket_over(tmp_path: Path) -> None:
     with short_folder() as folder:
         arguments = ["supervise", "--socket", str(folder / "s"), *_REQUIRED, *_READY, "--", *_COMMAND]

@@ -70,6 +70,11 @@ class Supervised:
         return await self.until(lambda status: status.restart is not None and status.restart.phase.is_final)
 
 
+def children_of(pid: int) -> list[int]:
+    paths = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in paths for child in path.read_text().split()]
+
+
 def _by_pattern(_: Span) -> Probe:
     return PatternProbe(re.compile(rb"^serving \d+:\d+$"))
 
@@ -100,6 +105,7 @@ async def supervised(
         longest_pause=0.2,
         steady_after=600.0,
     )
+    before = children_of(os.getpid())
     supervisor = Supervisor(replace(settings, **changes), probe, lambda: "12D3KooWx")  # type: ignore[arg-type] # named by the tests
     with ControlServer(socket_path, supervisor):
         running = asyncio.create_task(supervisor.run())
@@ -113,6 +119,7 @@ async def supervised(
                     await running
     assert not [pid for pid, _ in under_test.runs() if process_runs(pid)]
     assert supervisor._child is None
+    assert not [pid for pid in children_of(os.getpid()) if pid not in before]
 
 
 async def test_it_tells_of_itself(socket_path: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
+from swarmkeel.control.supervisor_guard import GroupGuard
 from swarmkeel.control.supervisor_output import OutputRelay
 from swarmkeel.printable import printable
 
@@ -45,6 +46,9 @@ class ChildProcess:
         self._on_text = on_text
         self._last_line = b""
         self._ended = asyncio.Event()
+        self._guard: GroupGuard | None = None
+        with contextlib.suppress(OSError):  # without a shell, what the kernel does by itself has to do
+            self._guard = GroupGuard(process.pid)
         self._pidfd = os.pidfd_open(process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._notice_end)
         assert process.stdout is not None  # noqa: S101 - it was started with pipes
@@ -60,8 +64,8 @@ class ChildProcess:
     def start(cls, command: Sequence[str], on_text: Callable[[bytes], None]) -> Self:
         """Run a command whose output goes to ours.
 
-        It is killed when this process dies, however that dies. Call it from the main thread: the kernel takes the death
-        of the thread that started a process for that of its parent.
+        It is killed with its group when this process dies, however that dies. Call it from the main thread: the kernel
+        takes the death of the thread that started a process for that of its parent.
 
         Args:
             command: Program and arguments.
@@ -146,6 +150,8 @@ class ChildProcess:
                     await asyncio.sleep(_POLL_SECONDS)
         asyncio.get_running_loop().remove_reader(self._pidfd)
         await asyncio.gather(*(asyncio.to_thread(relay.finish, _OUTPUT_SECONDS) for relay in self._relays))
+        if self._guard is not None:
+            self._guard.release()
         code = self.returncode
         if code is not None:
             self._process.wait()
