@@ -10,9 +10,13 @@ ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALLED := $(VENV)/.installed
+PETALS_VENV := .venv-petals
+PETALS_INSTALLED := $(PETALS_VENV)/.installed
+PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tokenizers sentencepiece peft safetensors \
+  Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test check lint format types layering bench clean
+.PHONY: help setup setup-tests setup-petals demo test test-petals check lint format types layering bench clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -36,11 +40,26 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 setup-tests: $(INSTALLED) ## Fetch Debian's Prometheus for the tests that need it, where that is possible.
 	@sh tests/support/fetch_prometheus.sh
 
+setup-petals: $(PETALS_INSTALLED) ## Install Petals into .venv-petals, and Swarmkeel beside it as its operators do.
+
+# Petals needs older versions than Swarmkeel's sidecar does, so it has an environment of its own.
+$(PETALS_INSTALLED): export PIP_CONSTRAINT := constraints-petals.txt
+$(PETALS_INSTALLED): pyproject.toml constraints-petals.txt | $(INSTALLED)
+	@echo "Installing Petals into $(PETALS_VENV); this takes 1.6 GB and a minute or two ..."
+	@$(VENV)/bin/python -m venv --clear $(PETALS_VENV)
+	@$(PETALS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PETALS_NEEDS)
+	@$(PETALS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps petals bitsandbytes
+	@$(PETALS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 demo: $(INSTALLED) ## Start a whole swarm on this machine and watch it heal; ARGS=--keep leaves it running.
 	@$(RUN) swarmkeel demo $(ARGS)
 
 test: setup-tests ## Run every test.
 	@$(RUN) pytest -n 2 --dist loadgroup $(ARGS)
+
+test-petals: $(INSTALLED) $(PETALS_INSTALLED) ## Run the tests with real Petals servers and clients.
+	@$(RUN) pytest tests/petals $(ARGS)
 
 check: lint types layering ## Run every check that is no test.
 
@@ -62,4 +81,4 @@ bench: $(INSTALLED) ## Run the benchmarks.
 	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
 
 clean: ## Remove everything that make made.
-	rm -rf $(VENV) .demo build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PETALS_VENV) .demo build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

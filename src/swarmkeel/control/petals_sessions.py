@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing as mp
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, AsyncIterator  # noqa: UP035 - hivemind knows a stream by this name alone, not by that of collections
 
 from hivemind.p2p import P2PContext
 from hivemind.proto import runtime_pb2

@@ -1,0 +1,237 @@
+"""One real Petals server and its adapter: every request of the control protocol, and every way it can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from swarmkeel.control.client import ControlClient, ServerRefused
+from swarmkeel.control.protocol import PrefetchRequest, RestartPhase, RestartRequest, ServerPhase, ServerStatus
+from swarmkeel.swarm.span import Span
+from tests.petals.support import BLOCKS, PATIENCE, PREFIX, PetalsServer, adapted_server, make_model, petals_client
+from tests.support.dht import DhtPeers, process_runs, wait_until
+from tests.support.sidecars import short_folder
+
+_BROKEN = 7
+"""A block whose weights some tests take away."""
+
+
+async def move(server: PetalsServer, name: str, span: Span, drain_seconds: float = 0.0) -> ServerStatus:
+    """Tell a server to restart, and give the first answer."""
+    assert server.socket is not None
+    async with ControlClient(server.socket, request_timeout=PATIENCE) as client:
+        request = RestartRequest(name, span, None, "a test", drain_seconds, conditional=False)
+        return await client.restart(request)
+
+
+async def move_to_the_end(server: PetalsServer, name: str, span: Span) -> ServerStatus:
+    """Tell a server to restart, and wait until the restart has ended one way or the other."""
+    await move(server, name, span)
+    return await server.wait_for_status(
+        lambda status: status.restart is not None and status.restart.id == name and status.restart.phase.is_final
+    )
+
+
+@asynccontextmanager
+async def one_server(*options: str, **settings: object) -> AsyncIterator[tuple[PetalsServer, Path, DhtPeers]]:
+    """Run one server with a model of its own until the end of the block."""
+    with short_folder() as folder:
+        async with DhtPeers(1) as dht:
+            model = await make_model(folder)
+            async with adapted_server(
+                model,
+                dht.initial_peers,
+                folder,
+                "one",
+                *options,
+                **settings,  # type: ignore[arg-type] # passed on as they are
+            ) as server:
+                yield server, model, dht
+
+
+def _children(pid: int) -> list[int]:
+    """Give the ids of all processes below one."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            parents.setdefault(parent, []).append(int(path.parent.name))
+    found = list(parents.get(pid, ()))
+    for child in found:  # grows while it is walked
+        found += parents.get(child, ())
+    return found
+
+
+def _resources(pid: int) -> dict[str, int]:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {
+        "MB of memory": int(status["VmRSS"].split()[0]) // 1024,
+        "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        "threads": int(status["Threads"]),
+        "children": len(_children(pid)),
+    }
+
+
+async def test_ten_restarts_leave_nothing_behind(figures: dict[str, str]) -> None:
+    async with one_server("--idle-limit", "600") as (server, _, _):
+        idle = await server.wait_for_status(lambda status: status.state is ServerPhase.IDLE)
+        assert idle.implementation.startswith("petals/")
+        assert (idle.dht_prefix, idle.total_blocks, idle.num_blocks) == (PREFIX, BLOCKS, 4)
+        assert idle.throughput == 10.0
+        assert (idle.span, idle.pinned, idle.sessions) == (None, False, 0)
+        assert set(idle.capabilities) == {"drain", "prefetch"}
+        before: dict[str, int] = {}
+        for number in range(12):
+            span = Span(number % 5, number % 5 + 4)
+            done = await move_to_the_end(server, f"move-{number}", span)
+            assert done.restart is not None
+            assert (done.restart.phase, done.restart.error) == (RestartPhase.ONLINE, None)
+            assert (done.state, done.span, done.peer_id) == (ServerPhase.ONLINE, span, idle.peer_id)
+            log = server.log
+            assert f"Announced that blocks range({span.start}, {span.end}) are joining" in log
+            if number == 1:  # from here on everything has been loaded once
+                before = _resources(server.process.pid)
+        after = _resources(server.process.pid)
+        figures["before ten restarts"] = str(before)
+        figures["after ten restarts"] = str(after)
+        assert after["children"] == before["children"]
+        assert abs(after["threads"] - before["threads"]) <= 2
+        assert abs(after["descriptors"] - before["descriptors"]) <= 5
+        assert after["MB of memory"] < before["MB of memory"] * 1.1
+
+
+async def test_a_span_that_cannot_be_had_ends_in_failed_and_the_former_one_serves() -> None:
+    async with one_server("--idle-limit", "600") as (server, model, _):
+        await move_to_the_end(server, "first", Span(0, 4))
+        index = model / "model.safetensors.index.json"
+        whole = index.read_text()
+        weights = json.loads(whole)["weight_map"]
+        missing = [name for name in weights if f".{_BROKEN}." in name]
+
+        # A file is missing: found while the old blocks serve, which go on serving.
+        file = model / weights[missing[0]]
+        away = shutil.move(file, model / "away")
+        failed = await move_to_the_end(server, "no-file", Span(4, 8))
+        assert failed.restart is not None
+        assert failed.restart.phase is RestartPhase.FAILED
+        assert "WeightsUnavailable" in (failed.restart.error or "")
+        assert (failed.state, failed.span) == (ServerPhase.ONLINE, Span(0, 4))
+        assert server.log.count(" Started\n") == 1
+        shutil.move(away, file)
+
+        # The files are there, but not with these weights: found only when the block is put together.
+        elsewhere = next(file for name, file in weights.items() if ".0." in name)
+        index.write_text(json.dumps({"metadata": {}, "weight_map": weights | dict.fromkeys(missing, elsewhere)}))
+        failed = await move_to_the_end(server, "wrong-weights", Span(4, 8))
+        assert failed.restart is not None
+        assert failed.restart.phase is RestartPhase.FAILED
+        assert "missing" in (failed.restart.error or "")
+        back = await server.wait_until_online(Span(0, 4))
+        assert back.restart is not None
+        assert (back.restart.id, back.restart.phase) == ("wrong-weights", RestartPhase.FAILED)
+        assert back.peer_id == failed.peer_id
+
+        index.write_text(whole)
+        done = await move_to_the_end(server, "mended", Span(4, 8))
+        assert (done.state, done.span) == (ServerPhase.ONLINE, Span(4, 8))
+
+
+async def test_draining_waits_for_open_sessions_and_refuses_new_ones() -> None:
+    async with (
+        one_server("--idle-limit", "600", num_blocks=8) as (server, model, dht),
+        petals_client(model, dht.initial_peers, model.parent) as client,
+    ):
+        await move_to_the_end(server, "first", Span(0, 8))
+        assert "tokens" in await client.ask(prompt=[1, 2, 3], count=2, session=True)
+        await server.wait_for_status(lambda status: status.sessions == 1)
+        await move(server, "second", Span(0, 8), drain_seconds=600)
+        draining = await server.wait_for_status(lambda status: status.state is ServerPhase.DRAINING)
+        assert draining.restart is not None
+        assert draining.restart.phase is RestartPhase.DRAINING
+        assert (draining.span, draining.sessions) == (Span(0, 8), 1)
+        # The open session still gets its answers, another one none.
+        assert "tokens" in await client.ask(count=2, session=True)
+        async with petals_client(model, dht.initial_peers, model.parent, attempts=1, name="late") as late:
+            assert "error" in await late.ask(prompt=[1, 2, 3], count=2)
+        assert (await server.status()).state is ServerPhase.DRAINING
+        assert await client.ask(end=True) == {"ended": True}
+        done = await server.wait_for_status(lambda status: status.restart.phase.is_final)
+        assert done.restart is not None
+        assert (done.restart.id, done.restart.phase, done.sessions) == ("second", RestartPhase.ONLINE, 0)
+        assert "tokens" in await client.ask(prompt=[1, 2, 3], count=2)
+
+
+async def test_prefetch_serves_on_and_is_not_repeated_by_the_restart() -> None:
+    async with one_server("--idle-limit", "600") as (server, model, _):
+        await move_to_the_end(server, "first", Span(0, 4))
+        assert server.socket is not None
+        async with ControlClient(server.socket, request_timeout=10) as control:
+            await control.prefetch(PrefetchRequest("fetch", Span(4, 8)))
+            await server.wait_for_status(lambda _: "the weights of blocks 4:8 are fetched" in server.log)
+            assert (await control.status()).span == Span(0, 4)
+        assert server.log.count(" Started\n") == 1
+        # What has been fetched is not fetched again: the missing file is only seen by the loading.
+        weights = json.loads((model / "model.safetensors.index.json").read_text())["weight_map"]
+        (model / next(file for name, file in weights.items() if f".{_BROKEN}." in name)).unlink()
+        failed = await move_to_the_end(server, "second", Span(4, 8))
+        assert failed.restart is not None
+        assert "WeightsUnavailable" in (failed.restart.error or "")
+        await server.wait_until_online(Span(0, 4))
+        assert server.log.count(" Started\n") == 2
+
+
+async def test_without_a_sidecar_it_starts_and_balances_as_petals_does() -> None:
+    with short_folder() as folder:
+        async with DhtPeers(1) as dht:
+            model = await make_model(folder)
+            always = ("--balance_quality", "1.1")  # Petals then moves at every check
+            options = ("--idle-limit", "1", "--sidecar-lost-after", "5")
+            async with adapted_server(model, dht.initial_peers, folder, "one", *options, extra=always) as server:
+                # Nobody asks: it has chosen by itself, and it balances by itself.
+                await server.wait_until_started(2)
+                # Somebody asks all the time: it stays.
+                seen = await server.wait_until_online()
+                loads = server.log.count(" Started\n")
+                for _ in range(40):
+                    seen = await server.wait_for_status(lambda _: True)
+                    await _pause()
+                assert (seen.state, server.log.count(" Started\n")) == (ServerPhase.ONLINE, loads)
+                # Nobody asks any more: it goes on serving, and balances again after the set time.
+                await server.wait_until_started(loads + 1)
+
+
+async def _pause() -> None:
+    """Let a quarter of a second go by: the server checks every three seconds, on average."""
+    await asyncio.sleep(0.25)
+
+
+async def test_a_server_pinned_by_its_operator_refuses() -> None:
+    async with one_server(num_blocks=None, block_indices="2:6") as (server, _, _):
+        status = await server.wait_until_online(Span(2, 6))
+        assert status.pinned
+        with pytest.raises(ServerRefused, match=r"409.*block_indices"):
+            await move(server, "first", Span(0, 4))
+        assert (await server.status()).span == Span(2, 6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signals_end_it_with_all_its_processes(number: signal.Signals) -> None:
+    async with one_server("--idle-limit", "600") as (server, _, _):
+        await move_to_the_end(server, "first", Span(0, 4))
+        children = _children(server.process.pid)
+        assert children
+        server.process.signal(number)
+        await server.process.wait()
+        await wait_until(lambda: not any(map(process_runs, children)))
+        assert "are offline" in server.log
+        assert server.socket is not None
+        assert not os.path.lexists(server.socket)
