@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from swarmkeel.control.client import ControlClient
+from swarmkeel.control.protocol import RestartPhase, RestartRequest
 from swarmkeel.swarm.span import Span
 from tests.petals.support import (
     BLOCKS,
@@ -118,3 +121,33 @@ async def test_sidecars_heal_a_swarm_of_unpatched_servers() -> None:
         log = servers["a"].log
         assert log.index("are offline") < log.index("Announced that blocks range(4, 8) are joining")
         assert [name for name in ("b", "c") if (await servers[name].status()).span != starts[name]] == []
+
+
+def _forget_block(model: Path, block: int) -> None:
+    """Take a block's weights out of the model's index: no server can load it any more."""
+    index = model / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    weights = content["weight_map"]
+    content["weight_map"] = {name: file for name, file in weights.items() if f".layers.{block}." not in name}
+    assert content["weight_map"] != weights
+    index.write_text(json.dumps(content))
+
+
+async def test_blocks_that_cannot_be_loaded_bring_the_former_ones_back() -> None:
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(short_folder())
+        dht = await stack.enter_async_context(DhtPeers(1))
+        model = await make_model(folder)
+        server = await stack.enter_async_context(_supervised(model, dht.initial_peers, folder, "a", Span(0, 4)))
+        before = await server.wait_until_online(Span(0, 4))
+        _forget_block(model, 7)
+        async with ControlClient(folder / "a.sock", request_timeout=20) as client:
+            await client.restart(RestartRequest("r", Span(4, 8), if_span=Span(0, 4), reason="test"))
+        failed = await server.wait_for_status(
+            lambda status: status.restart is not None and status.restart.phase.is_final
+        )
+        assert failed.restart is not None
+        assert failed.restart.phase is RestartPhase.FAILED
+        assert "model.layers.7.* not found in the index" in (failed.restart.error or "")
+        back = await server.wait_until_online(Span(0, 4))
+        assert (back.peer_id, back.restart) == (before.peer_id, failed.restart)
