@@ -256,6 +256,10 @@ def socket_path() -> Iterator[Path]:
         (("--ready-pattern", "("), "no regular expression"),
         (("--ready-port", "localhost"), "must be HOST:PORT"),
         ((*_READY, "--stop-signal", "KILL"), "must be TERM, INT"),
+        (("--ready-dht", "/ip4/127.0.0.1/tcp/1/p2p/Qm"), "--ready-dht has to know the server's peer id"),
+        ((*_READY, "--num-blocks", "9"), "--num-blocks is 9: the model has 8"),
+        ((*_READY, "--throughput", "nan"), "throughput"),
+        ((*_READY, "--peer-id", ""), "peer_id"),
     ],
 )
 def test_bad_usage_is_one_line(

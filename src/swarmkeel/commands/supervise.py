@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from swarmkeel.control.protocol import ServerStatus
 from swarmkeel.control.server import ControlServer, SocketPathError
 from swarmkeel.control.supervisor import PASSED_ON, Supervisor, SupervisorSettings
 from swarmkeel.control.supervisor_command import CommandTemplate
@@ -25,6 +26,7 @@ from swarmkeel.swarm.peer_id import peer_id_of_key
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 from swarmkeel.swarm.span import Span
 
+_ReadSwarm = Callable[[], Awaitable[SwarmSnapshot]]
 _DHT_POLL_SECONDS: Final = 2.0
 _LONGEST_KEY_FILE: Final = 64 * 1024
 _ENDED_BY_SIGNAL: Final = 128
@@ -138,14 +140,13 @@ def supervise(
     A restart on other blocks ends the whole process group and runs the command again with the new blocks. Several
     --ready options must all hold.
     """
+    if num_blocks > total_blocks:
+        raise UsageError(f"--num-blocks is {num_blocks}", f"the model has {total_blocks} (--total-blocks)")
     for name, span in (("--start", start), ("--fallback", fallback)):
         _check_span(name, span, num_blocks=num_blocks, total_blocks=total_blocks)
     if (idle_limit is None) != (fallback is None):
         raise UsageError("--idle-limit and --fallback need each other", "give both, or none to wait for the sidecar")
-    if identity is not None and peer_id is not None:
-        raise UsageError("--identity and --peer-id exclude each other", "give the key file alone")
-    if ready_pattern is None and ready_port is None and not ready_dht:
-        raise UsageError("nothing tells when the server is ready", "give --ready-pattern, --ready-port or --ready-dht")
+    _check_peer(identity, peer_id, is_needed=bool(ready_dht))
     settings = SupervisorSettings(
         command=CommandTemplate(tuple(command)),
         dht_prefix=dht_prefix,
@@ -160,23 +161,35 @@ def supervise(
         stop_grace=stop_grace,
         ready_timeout=ready_timeout,
     )
-    configure_logging("info", "auto")
     ids = KnownPeerId(identity, peer_id)
     read_swarm = _swarm_reading(ready_dht, dht_prefix, total_blocks) if ready_dht else None
-
-    def make_probe(span: Span) -> Probe:
-        probes: list[Probe] = []
-        if ready_pattern is not None:
-            probes.append(PatternProbe(ready_pattern))
-        if ready_port is not None:
-            probes.append(PortProbe(ready_port.host, ready_port.port))
-        if read_swarm is not None:
-            probes.append(DhtProbe(read_swarm, ids.get, span))
-        return AllOf(probes)
-
+    make_probe = _probe_factory(ready_pattern, ready_port, read_swarm, ids.get)
     code = asyncio.run(_run(settings, make_probe, ids.get, socket))
     if code:
         raise typer.Exit(code if code > 0 else _ENDED_BY_SIGNAL - code)
+
+
+def _probe_factory(
+    pattern: re.Pattern[bytes] | None,
+    address: _Address | None,
+    read_swarm: _ReadSwarm | None,
+    peer_id: Callable[[], str | None],
+) -> ProbeFactory:
+    """Give what makes a probe of all that was given."""
+    if pattern is None and address is None and read_swarm is None:
+        raise UsageError("nothing tells when the server is ready", "give --ready-pattern, --ready-port or --ready-dht")
+
+    def make_probe(span: Span) -> Probe:
+        probes: list[Probe] = []
+        if pattern is not None:
+            probes.append(PatternProbe(pattern))
+        if address is not None:
+            probes.append(PortProbe(address.host, address.port))
+        if read_swarm is not None:
+            probes.append(DhtProbe(read_swarm, peer_id, span))
+        return AllOf(probes)
+
+    return make_probe
 
 
 async def _run(
@@ -184,6 +197,13 @@ async def _run(
 ) -> int:
     """Supervise until a signal ends it; gives the return code of the server's last run."""
     supervisor = Supervisor(settings, probe, peer_id)
+    try:
+        ServerStatus.from_json(supervisor.status().to_json())
+    except ValueError as error:
+        raise UsageError(
+            f"no sidecar could read this server's status: {error}", "mend the option of that name"
+        ) from error
+    configure_logging("info", "auto")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.end, number)
@@ -207,6 +227,13 @@ def _check_span(name: str, span: Span | None, *, num_blocks: int, total_blocks: 
         raise UsageError(f"{name} {span} is beyond the model", f"it has the blocks 0:{total_blocks}")
     if len(span) != num_blocks:
         raise UsageError(f"{name} {span} has {len(span)} blocks", f"the server holds {num_blocks} (--num-blocks)")
+
+
+def _check_peer(identity: Path | None, peer_id: str | None, *, is_needed: bool) -> None:
+    if identity is not None and peer_id is not None:
+        raise UsageError("--identity and --peer-id exclude each other", "give the key file alone")
+    if is_needed and identity is None and peer_id is None:
+        raise UsageError("--ready-dht has to know the server's peer id", "give --identity, or --peer-id")
 
 
 class KnownPeerId:
@@ -240,9 +267,7 @@ class DhtProbe:
         span: The blocks.
     """
 
-    def __init__(
-        self, read_swarm: Callable[[], Awaitable[SwarmSnapshot]], peer_id: Callable[[], str | None], span: Span
-    ) -> None:
+    def __init__(self, read_swarm: _ReadSwarm, peer_id: Callable[[], str | None], span: Span) -> None:
         self._read_swarm = read_swarm
         self._peer_id = peer_id
         self._span = span
@@ -265,9 +290,7 @@ class DhtProbe:
             await asyncio.sleep(_DHT_POLL_SECONDS)
 
 
-def _swarm_reading(
-    initial_peers: list[str], dht_prefix: str, total_blocks: int
-) -> Callable[[], Awaitable[SwarmSnapshot]]:
+def _swarm_reading(initial_peers: list[str], dht_prefix: str, total_blocks: int) -> _ReadSwarm:
     """Give what takes snapshots of the swarm; each with a node of its own, so that none is there but while it is needed."""
     from swarmkeel.swarm.reader import SwarmReader  # noqa: PLC0415 - hivemind takes a second and 250 MB
 

@@ -19,6 +19,7 @@ from swarmkeel.control.supervisor_child import ChildProcess, CommandNotStartedEr
 from swarmkeel.control.supervisor_command import CommandTemplate
 from swarmkeel.control.supervisor_readiness import ProbeFactory
 from swarmkeel.control.supervisor_state import Step, SupervisedServer, SupervisorIsEndingError, pause_after
+from swarmkeel.printable import printable
 from swarmkeel.swarm.span import Span
 
 PASSED_ON: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -100,7 +101,7 @@ class Supervisor:
         """Tell the control socket what the server does."""
         settings, server = self._settings, self._server
         return ServerStatus(
-            implementation=f"supervised/{settings.command.name}",
+            implementation=f"supervised/{printable(settings.command.name)}",
             peer_id=self._peer_id(),
             dht_prefix=settings.dht_prefix,
             total_blocks=settings.total_blocks,
