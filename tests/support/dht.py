@@ -30,16 +30,16 @@ class DhtPeers:
     """
 
     def __init__(self, count: int) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="swarmkeel-dht-"))
+        self._folder = Path()  # made when it is entered
         self._ports = [0] * count
-        for index in range(count):
-            _write_key(index, self._key_file(index))
         self.nodes: list[DhtNode | None] = [None] * count
         self._initial_peers: list[str] = []
 
     async def __aenter__(self) -> Self:
+        self._folder = Path(tempfile.mkdtemp(prefix="swarmkeel-dht-"))
         try:
             for index in range(len(self.nodes)):
+                _write_key(index, self._key_file(index))
                 await self._start(index, self._initial_peers[:1])
                 self._initial_peers += self.node(index).visible_maddrs()
         except BaseException:
@@ -53,11 +53,13 @@ class DhtPeers:
         await self._stop()
 
     async def _stop(self) -> None:
-        for index, node in enumerate(self.nodes):
-            if node is not None:
-                await node.close()
-                self.nodes[index] = None
-        shutil.rmtree(self._folder)
+        try:
+            for index, node in enumerate(self.nodes):
+                if node is not None:
+                    self.nodes[index] = None
+                    await node.close()
+        finally:
+            shutil.rmtree(self._folder)
 
     @property
     def initial_peers(self) -> list[str]:
