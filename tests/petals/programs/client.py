@@ -5,6 +5,7 @@ Reads lines like {"prompt": [1, 2], "count": 8}, writes lines like {"tokens": [1
 """
 
 import contextlib
+import gc
 import json
 import sys
 
@@ -30,10 +31,15 @@ model = AutoDistributedModelForCausalLM.from_pretrained(
     request_timeout=20.0,
 )
 print(json.dumps({"ready": True}), flush=True)
+# A session that failed closes itself when it is collected as garbage, and waits for the thread of the client's requests.
+# When it is that thread which collects it, it waits for itself for ever: so Petals' clients may hang after a failure.
+# Here garbage is collected by this thread alone.
+gc.disable()
 open_session = contextlib.ExitStack()
 session = None
 for line in sys.stdin:
     request = json.loads(line)
+    gc.collect()
     try:
         if request.get("end"):
             open_session.close()

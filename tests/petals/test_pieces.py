@@ -1,0 +1,101 @@
+"""The parts of the adapter that know nothing of Petals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+from swarmkeel.control.petals_placement import Placement
+from swarmkeel.control.petals_stop import WakeableStop
+from swarmkeel.control.protocol import RestartPhase, RestartRequest, ServerPhase
+from swarmkeel.swarm.span import Span
+from tests.petals.support import PATIENCE
+
+_REQUEST = RestartRequest("one", Span(4, 8), None, "a test")
+
+
+def test_a_wake_up_ends_one_wait_and_no_more() -> None:
+    stop = WakeableStop()
+    stop.wake()
+    assert stop.wait(PATIENCE) is False  # at once: the wake-up came before the wait
+    assert stop.wait(0.01) is False
+    answers: list[bool] = []
+    waiting = threading.Thread(target=lambda: answers.append(stop.wait(PATIENCE)))
+    waiting.start()
+    stop.wake()
+    waiting.join(PATIENCE / 2)
+    assert answers == [False]
+
+
+def test_a_stop_is_for_good() -> None:
+    stop = WakeableStop()
+    assert not stop.is_set()
+    stop.set()
+    stop.wake()
+    assert stop.is_set()
+    assert stop.wait()
+    assert stop.wait()
+
+
+def test_a_sidecar_is_in_touch_until_it_has_been_silent_for_the_set_time() -> None:
+    now = 100.0
+    placement = Placement(10.0, clock=lambda: now)
+    assert not placement.sidecar_in_touch()
+    placement.note_contact()
+    now = 109.9
+    assert placement.sidecar_in_touch()
+    now = 110.0
+    assert not placement.sidecar_in_touch()
+    placement.note_contact()
+    assert placement.sidecar_in_touch()
+
+
+def test_a_restart_goes_through_its_phases() -> None:
+    placement = Placement(10.0)
+    placement.show(ServerPhase.ONLINE, Span(0, 4))
+    placement.advance(RestartPhase.DRAINING, 0.5)  # there is none
+    assert placement.view.restart is None
+    assert not placement.was_ever_moved
+    placement.accept(_REQUEST)
+    assert placement.wanted == _REQUEST
+    placement.advance(RestartPhase.DRAINING, 0.5)
+    assert placement.view.span == Span(0, 4)
+    assert placement.take() == Span(4, 8)
+    assert placement.take() is None
+    restart = placement.view.restart
+    assert restart is not None
+    assert (placement.view.state, placement.view.span) == (ServerPhase.JOINING, Span(4, 8))
+    assert (restart.phase, restart.progress) == (RestartPhase.LOADING, 0.0)
+    placement.arrive()
+    assert placement.view.restart is not None
+    assert placement.view.restart.phase is RestartPhase.ONLINE
+    placement.fail("too late")
+    assert placement.view.restart.phase is RestartPhase.ONLINE
+
+
+def test_a_restart_that_waits_for_its_turn_is_not_done_when_other_blocks_arrive() -> None:
+    placement = Placement(10.0)
+    placement.show(ServerPhase.JOINING, Span(0, 4))
+    placement.accept(_REQUEST)
+    placement.arrive()
+    assert placement.view.restart is not None
+    assert placement.view.restart.phase is RestartPhase.ACCEPTED
+    assert placement.wanted == _REQUEST
+
+
+def test_a_failed_restart_is_shown_with_its_reason_and_is_not_wanted_any_more() -> None:
+    placement = Placement(10.0)
+    placement.accept(_REQUEST)
+    placement.fail("out of memory")
+    restart = placement.view.restart
+    assert restart is not None
+    assert (restart.phase, restart.error) == (RestartPhase.FAILED, "out of memory")
+    assert placement.wanted is None
+
+
+def test_its_own_arguments_are_checked_before_petals_is_imported() -> None:
+    command = [sys.executable, "-m", "swarmkeel.control.petals_server", "--idle-limit", "soon"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "--idle-limit" in run.stderr
