@@ -122,8 +122,8 @@ def ask_petals(petals: Mapping[str, types.ModuleType], modules: list[RemoteModul
 
 def ask_plain(modules: list[RemoteModuleInfo[str]]) -> Callable[[str], bool]:
     """Give the tests' plain rules."""
-    return lambda peer: plain.should_move(
-        peer, plain.spans_of(modules, ServerState.JOINING), QUALITY, len(modules), SEED
+    return lambda peer: (
+        plain.check(peer, plain.spans_of(modules, ServerState.JOINING), QUALITY, len(modules), SEED).should_move
     )
 
 

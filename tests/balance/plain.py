@@ -74,16 +74,25 @@ def best_start(blocks: Sequence[float], length: int) -> int:
     return windows.index(min(windows))
 
 
-def should_move(
+@dataclass(frozen=True)
+class Outcome:
+    """Petals' answer, and the weakest block before and after the search, where there was one."""
+
+    should_move: bool
+    present: float | None = None
+    reached: float | None = None
+
+
+def check(
     local_peer: str,
     spans: Mapping[str, RemoteSpanInfo[str]],
     quality: float,
     total_blocks: int,
     seed: int,
-) -> bool:
+) -> Outcome:
     """Let the server, then all servers, take better places, and see what the weakest block gains."""
     if quality > 1:
-        return True
+        return Outcome(should_move=True)
     blocks = throughputs_of(spans, total_blocks)
     places = {peer: Place(span.start, span.end, span.throughput) for peer, span in spans.items()}
     present = min(blocks)
@@ -91,9 +100,9 @@ def should_move(
     own = places[local_peer]
     add(blocks, own, -own.throughput * (1 + SURPLUS))
     if present > SURPLUS and any(block <= 0 for block in blocks):
-        return False
+        return Outcome(should_move=False, present=present)
     if not take_best_place(blocks, own):
-        return False
+        return Outcome(should_move=False, present=present)
 
     shuffler = np.random.RandomState(seed)
     for _ in range(ROUNDS):
@@ -108,9 +117,10 @@ def should_move(
         if not movers:
             break
     else:
-        return False
+        return Outcome(should_move=False, present=present)
     reached = min(blocks)
-    return reached >= present and reached >= SURPLUS and present / reached < quality - SURPLUS
+    gains = reached >= present and reached >= SURPLUS
+    return Outcome(gains and present / reached < quality - SURPLUS, present, reached)
 
 
 def add(blocks: list[float], place: Place, amount: float) -> None:

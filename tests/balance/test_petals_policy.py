@@ -114,11 +114,13 @@ def test_a_server_that_stays_is_told_why(servers: list[tuple[int, int, float]], 
 
 
 def test_a_server_without_blocks_goes_where_the_blocks_are_weakest_whatever_it_left_behind() -> None:
-    leftovers = modules_from(6, (3, 6, 99.0), (0, 3, 5.0))
+    leftovers = modules_from(6, (3, 6, 99.0), (0, 3, 50.0))
     decision = decide(snapshot(leftovers), own(None, 3))
     assert (decision.verdict, decision.target, names(decision)) == (Verdict.MOVING, Span(3, 6), ["first_placement"])
     assert decision.before is not None
     assert decision.before.uncovered_blocks == 3
+    assert decision.after is not None
+    assert decision.after.bottleneck_rps == 5.0
 
 
 def test_a_server_that_holds_more_than_the_model_is_left_alone() -> None:

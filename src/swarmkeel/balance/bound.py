@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swarmkeel.balance.decision import SwarmNumbers
 from swarmkeel.balance.throughput import compute_throughputs
 from swarmkeel.swarm.remote import Peer, RemoteSpanInfo
+
+_Number = TypeVar("_Number", np.float64, np.int64)
 
 
 def throughput_bound(spans: Mapping[Peer, RemoteSpanInfo[Peer]], total_blocks: int) -> float:
@@ -17,13 +21,19 @@ def throughput_bound(spans: Mapping[Peer, RemoteSpanInfo[Peer]], total_blocks: i
 
     Proof. Look only at every d-th block: the m = ceil(total_blocks / d) blocks 0, d, 2d, ... A server of n blocks
     covers at most c = min(m, ceil(n / d)) of these, wherever it stands. Take any k servers away: they cover at most
-    the sum of their c, so at least r = m minus that sum of the m blocks are left to the others. If r > 0, the others
-    bring no more than the sum of their throughput times c to those r blocks together, so one of the r gets at most
-    that sum divided by r, and the bottleneck is no higher. This holds for every d and every k servers; the bound
-    returned is the least over all d and, for each, over taking away the k fastest for all k.
+    the sum of their c, so at least r = m minus that sum of the m blocks are left to the others. If r > 0, then of
+    these r blocks
 
-    With d = 1 and k = 0 this is the mean throughput of a block. It is not always reached: how servers of unequal
-    length fit together is a packing problem.
+    - one gets at most the r-th part of what the others bring to them together, which is no more than the sum of their
+      throughputs times their c, and
+    - one is covered by at most q = floor(sum of the others' c / r) of the others, so that it gets no more than the q
+      fastest of them bring,
+
+    and the bottleneck is no higher than what any block gets. This holds for every d and every k servers; the bound
+    returned is the least over all d and, for each, over taking away the k fastest for all k. With d = 1 and k = 0 the
+    first is the mean throughput of a block.
+
+    The bound is not always reached: how servers of unequal length fit together is a packing problem.
 
     Args:
         spans: The servers; only length and throughput count. A span that covers no block is passed over.
@@ -39,15 +49,25 @@ def throughput_bound(spans: Mapping[Peer, RemoteSpanInfo[Peer]], total_blocks: i
     covered, throughput = covered[fastest_first], throughput[fastest_first]
 
     bound = sys.float_info.max if total_blocks else 0.0
-    for distance in range(1, total_blocks + 1):
-        looked_at = -(-total_blocks // distance)
-        share = np.minimum(-(-covered // distance), looked_at)
-        blocks_left = looked_at - np.append(0, np.cumsum(share))
-        with np.errstate(over="ignore"):  # hostile throughputs may add up to infinity, which bounds nothing
-            # Summed up from the slowest, so that the throughput of the servers taken away leaves no rounding behind.
-            others_bring = np.append(np.cumsum((throughput * share)[::-1])[::-1], 0.0)
-        bound = min(bound, float(np.min((others_bring / np.maximum(blocks_left, 1))[blocks_left > 0])))
+    # Sums are taken from the slowest server on, so that the fast ones that are taken away leave no rounding behind.
+    with np.errstate(over="ignore", invalid="ignore"):  # hostile throughputs may add up to infinity: no bound follows
+        others_sum = _sums_from_the_end(throughput)
+        for distance in range(1, total_blocks + 1):
+            looked_at = -(-total_blocks // distance)
+            share = np.minimum(-(-covered // distance), looked_at)
+            blocks_left = looked_at - np.append(0, np.cumsum(share))
+            (taken,) = np.nonzero(blocks_left > 0)
+            blocks_left = blocks_left[taken]
+            by_sum = _sums_from_the_end(throughput * share)[taken] / blocks_left
+            most_on_one = np.minimum(taken + _sums_from_the_end(share)[taken] // blocks_left, len(throughput))
+            by_number = others_sum[taken] - others_sum[most_on_one]
+            bound = min(bound, float(np.fmin.reduce(np.fmin(by_sum, by_number))))
     return bound
+
+
+def _sums_from_the_end(values: NDArray[_Number]) -> NDArray[_Number]:
+    """Give, for each number of leading values left out (none to all), the sum of the others."""
+    return np.append(np.cumsum(values[::-1])[::-1], values.dtype.type(0))
 
 
 def measure(spans: Mapping[Peer, RemoteSpanInfo[Peer]], total_blocks: int) -> SwarmNumbers:
