@@ -37,7 +37,7 @@ async def stand_in(
     """Run a stand-in that loads within half a second, until the end of the block.
 
     It is up, which means that its socket answers and that it is in the DHT; its blocks may still be loading. Tests may
-    end it before: `server.process.kill()` is a crash, `server.process.end()` a goodbye.
+    end it before: `server.process.crash()` kills it, `server.process.end()` lets it say goodbye.
 
     Args:
         initial_peers: DHT peers to join through; none makes it the first peer of a swarm of its own.
@@ -68,6 +68,6 @@ async def stand_in(
         try:
             yield server
         finally:
-            await server.process.end()
+            await server.process.crash()
     finally:
         shutil.rmtree(folder)

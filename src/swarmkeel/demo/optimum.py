@@ -46,10 +46,18 @@ def find_best_possible(servers: Sequence[ServerSize], total_blocks: int, *, seco
     """Find the best bottleneck that any placement of these servers can have.
 
     Args:
-        servers: The servers, each with at most `total_blocks` blocks.
+        servers: The servers.
         total_blocks: Blocks of the model.
         seconds: How long to search.
+
+    Returns:
+        The bottleneck, to a millionth of the fastest server's throughput.
+
+    Raises:
+        ValueError: If a server holds more blocks than there are, or none.
     """
+    if not all(0 < blocks <= total_blocks for blocks, _ in servers):
+        raise ValueError(f"servers hold 1 to {total_blocks} blocks, not {[blocks for blocks, _ in servers]}")
     from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - only the process that solves needs scipy
 
     fastest = max((throughput for _, throughput in servers), default=0.0)

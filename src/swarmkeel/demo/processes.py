@@ -164,6 +164,9 @@ class ChildProcess:
                 os.killpg(self.pid, 0)
                 await asyncio.sleep(_POLL_SECONDS)
             os.killpg(self.pid, signal.SIGKILL)
+        if self._process.stdout is not None:
+            # Now that nobody holds the other end, reading to the end closes ours.
+            await self._process.stdout.read()
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,5 @@ async def start_stand_in(settings: StandInSettings, log_path: Path, *, ready_sec
         ready = json.loads(line)
         return RunningStandIn(settings, str(ready["peer_id"]), str(ready["maddr"]), process)
     except BaseException:
-        process.kill()
-        await process.wait()
+        await process.crash()
         raise

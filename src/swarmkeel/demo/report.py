@@ -62,7 +62,7 @@ def what_is_missing(sight: Sight, best: BestPossible) -> str | None:
     share = share_of(sight.bottleneck_rps, best)
     if share < GOAL:
         return (
-            f"the bottleneck is {sight.bottleneck_rps:.4g} RPS, {share:.0%} of the {best.bound_rps:.4g} RPS that are "
+            f"the bottleneck is {sight.bottleneck_rps:.4g} RPS, {share:.1%} of the {best.bound_rps:.4g} RPS that are "
             f"possible; {GOAL:.0%} are needed"
         )
     return None
