@@ -19,6 +19,7 @@ from swarmkeel import (
     compute_throughputs,
     should_choose_other_blocks,
 )
+from swarmkeel.balance.imbalance import check_imbalance
 
 with gzip.open(Path(__file__).parents[1] / "data" / "petals_block_selection.jsonl.gz", "rt") as _lines:
     CASES: list[dict[str, Any]] = [json.loads(line) for line in _lines]
@@ -68,3 +69,22 @@ def test_answers_as_petals_does(case: dict[str, Any]) -> None:
         else:
             assert answer == expected[name]
             assert type(answer) is type(expected[name])
+
+
+def test_reaches_the_balance_quality_that_petals_logs() -> None:
+    logged = [case for case in CASES if case["expect"]["logged_quality_percent"] is not None]
+    assert len(logged) > 50
+    for case in logged:
+        modules = [
+            RemoteModuleInfo(module["uid"], {peer: ServerInfo.from_tuple(record) for peer, record in module["servers"]})
+            for module in case["modules"]
+        ]
+        check = check_imbalance(
+            case["local_peer_id"],
+            compute_spans(modules, min_state=ServerState.JOINING),
+            case["balance_quality"],
+            total_blocks=len(modules),
+            rng=np.random.RandomState(case["np_seed"]),
+        )
+        assert check.quality is not None
+        assert round(check.quality * 100, 1) == float(case["expect"]["logged_quality_percent"])
