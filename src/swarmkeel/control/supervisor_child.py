@@ -26,6 +26,7 @@ _STDOUT, _STDERR = 1, 2
 _POLL_SECONDS: Final = 0.05
 _KILL_SECONDS: Final = 10.0
 _OUTPUT_SECONDS: Final = 2.0
+_LAST_WORDS_SECONDS: Final = 0.5
 _SHOWN_CHARACTERS: Final = 300
 
 
@@ -97,8 +98,10 @@ class ChildProcess:
         return cls(process, on_text)
 
     async def wait(self) -> None:
-        """Wait until the process has ended; others of its group may go on."""
+        """Wait until the process has ended and its last words have been read; others of its group may go on."""
         await self._ended.wait()
+        # Others that hold its output open keep it from ending, so it is not waited for long.
+        await asyncio.gather(*(asyncio.to_thread(relay.wait, _LAST_WORDS_SECONDS) for relay in self._relays))
 
     @property
     def returncode(self) -> int | None:

@@ -56,6 +56,10 @@ class OutputRelay:
         self._thread = threading.Thread(target=self._run, name="swarmkeel-output", daemon=True)
         self._thread.start()
 
+    def wait(self, seconds: float) -> None:
+        """Wait until all that will ever be written has been copied, or the time is over; blocks."""
+        self._thread.join(seconds)
+
     def finish(self, seconds: float) -> None:
         """Copy what the child has written so far, and end; blocks for a while if nobody takes our own output.
 
