@@ -120,7 +120,7 @@ class PetalsServer:
 
     async def wait_until_started(self, times: int = 1) -> None:
         """Wait until its blocks serve, the first or a later time."""
-        await wait_for(lambda: self.log.count("] Started") + self.log.count(" Started\n") >= times, self.process)
+        await wait_for(lambda: self.log.count(" Started\n") >= times, self.process)
 
     async def maddr(self) -> str:
         """Wait until it has joined the DHT, and give its address there."""

@@ -19,7 +19,7 @@ from swarmkeel.control.protocol import PrefetchRequest, RestartPhase, RestartReq
 from swarmkeel.swarm.span import Span
 from tests.petals.support import BLOCKS, PATIENCE, PREFIX, PetalsServer, adapted_server, make_model, petals_client
 from tests.support.dht import DhtPeers, process_runs, wait_until
-from tests.support.sidecars import short_folder
+from tests.support.sidecars import SidecarProcess, short_folder, sidecar_process, write_config
 
 _BROKEN = 7
 """A block whose weights some tests take away."""
@@ -125,7 +125,7 @@ async def test_a_span_that_cannot_be_had_ends_in_failed_and_the_former_one_serve
         assert failed.restart.phase is RestartPhase.FAILED
         assert "WeightsUnavailable" in (failed.restart.error or "")
         assert (failed.state, failed.span) == (ServerPhase.ONLINE, Span(0, 4))
-        assert server.log.count(" Started\n") == 1
+        assert _loads(server) == 1
         shutil.move(away, file)
 
         # The files are there, but not with these weights: found only when the block is put together.
@@ -178,7 +178,7 @@ async def test_prefetch_serves_on_and_is_not_repeated_by_the_restart() -> None:
             await control.prefetch(PrefetchRequest("fetch", Span(4, 8)))
             await server.wait_for_status(lambda _: "the weights of blocks 4:8 are fetched" in server.log)
             assert (await control.status()).span == Span(0, 4)
-        assert server.log.count(" Started\n") == 1
+        assert _loads(server) == 1
         # What has been fetched is not fetched again: the missing file is only seen by the loading.
         weights = json.loads((model / "model.safetensors.index.json").read_text())["weight_map"]
         (model / next(file for name, file in weights.items() if f".{_BROKEN}." in name)).unlink()
@@ -186,7 +186,25 @@ async def test_prefetch_serves_on_and_is_not_repeated_by_the_restart() -> None:
         assert failed.restart is not None
         assert "WeightsUnavailable" in (failed.restart.error or "")
         await server.wait_until_online(Span(0, 4))
-        assert server.log.count(" Started\n") == 2
+        assert _loads(server) == 2
+
+
+async def test_when_the_former_blocks_cannot_be_had_either_the_process_stays_and_takes_the_next_order() -> None:
+    async with one_server("--idle-limit", "600") as (server, model, _):
+        online = await move_to_the_end(server, "first", Span(0, 4))
+        index = model / "model.safetensors.index.json"
+        whole = index.read_text()
+        weights = json.loads(whole)["weight_map"]
+        elsewhere = weights["model.embed_tokens.weight"]
+        index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(weights, elsewhere)}))
+        failed = await move_to_the_end(server, "second", Span(4, 8))
+        assert failed.restart is not None
+        assert failed.restart.phase is RestartPhase.FAILED
+        nowhere = await server.wait_for_status(lambda status: status.state is ServerPhase.FAILED)
+        assert (nowhere.span, nowhere.sessions) == (None, 0)
+        index.write_text(whole)
+        done = await move_to_the_end(server, "third", Span(4, 8))
+        assert (done.state, done.span, done.peer_id) == (ServerPhase.ONLINE, Span(4, 8), online.peer_id)
 
 
 async def test_without_a_sidecar_it_starts_and_balances_as_petals_does() -> None:
@@ -196,22 +214,39 @@ async def test_without_a_sidecar_it_starts_and_balances_as_petals_does() -> None
             always = ("--balance_quality", "1.1")  # Petals then moves at every check
             options = ("--idle-limit", "1", "--sidecar-lost-after", "5")
             async with adapted_server(model, dht.initial_peers, folder, "one", *options, extra=always) as server:
+                assert server.socket is not None
                 # Nobody asks: it has chosen by itself, and it balances by itself.
                 await server.wait_until_started(2)
-                # Somebody asks all the time: it stays.
-                seen = await server.wait_until_online()
-                loads = server.log.count(" Started\n")
-                for _ in range(40):
-                    seen = await server.wait_for_status(lambda _: True)
-                    await _pause()
-                assert (seen.state, server.log.count(" Started\n")) == (ServerPhase.ONLINE, loads)
-                # Nobody asks any more: it goes on serving, and balances again after the set time.
+                config = write_config(
+                    folder / "sidecar.yaml",
+                    server.socket,
+                    dht.initial_peers,
+                    swarm={"dht_prefix": PREFIX, "total_blocks": BLOCKS},
+                )
+                async with sidecar_process(config) as sidecar:
+                    # The sidecar looks all the time: the server stays, though Petals would move it every three seconds.
+                    await _wait_for_checks(sidecar, 5)
+                    await server.wait_until_online()  # a move of its own may have been under way
+                    loads = _loads(server)
+                    await _wait_for_checks(sidecar, 50)
+                    assert (await server.status()).state is ServerPhase.ONLINE
+                    assert _loads(server) == loads
+                # The sidecar is gone: it goes on serving, and balances again after the set time.
+                assert _loads(server) == loads
                 await server.wait_until_started(loads + 1)
+                assert server.process.is_running
 
 
-async def _pause() -> None:
-    """Let a quarter of a second go by: the server checks every three seconds, on average."""
-    await asyncio.sleep(0.25)
+def _loads(server: PetalsServer) -> int:
+    return server.log.count(" Started\n")
+
+
+async def _wait_for_checks(sidecar: SidecarProcess, count: int) -> None:
+    """Wait until a sidecar has checked so many more times."""
+    goal = len(sidecar.events("check")) + count
+    async with asyncio.timeout(PATIENCE):
+        while len(sidecar.events("check")) < goal:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_server_pinned_by_its_operator_refuses() -> None:

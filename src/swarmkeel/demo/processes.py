@@ -124,12 +124,6 @@ class ChildProcess:
         with suppress(ProcessLookupError):
             self._process.kill()
 
-    async def crash(self) -> None:
-        """Kill it, and wait until all that it started is gone too."""
-        self.kill()
-        await self.wait()
-        await self._wait_for_group()
-
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal if it still runs."""
         with suppress(ProcessLookupError):
@@ -139,34 +133,44 @@ class ChildProcess:
         """Wait for its end and give its return code, negative after a signal."""
         return await self._process.wait()
 
+    async def crash(self) -> int:
+        """Kill it, wait until all that it started is gone too, and give its return code."""
+        self.kill()
+        return await self._wait_for_group(_GROUP_SECONDS)
+
     async def end(self, seconds: float = END_SECONDS) -> int:
         """End it politely, for certain in the end, with all that it started; give its return code."""
         self.signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(seconds):
-                code = await self.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            code = await self.wait()
-        finally:
-            if self.is_running:  # cancelled while waiting
-                with suppress(ProcessLookupError):
-                    os.killpg(self.pid, signal.SIGKILL)
-        await self._wait_for_group()
+            return await self._wait_for_group(seconds)
+        except asyncio.CancelledError:
+            self._kill_group()
+            raise
+
+    async def _wait_for_group(self, seconds: float) -> int:
+        """Wait until it and all that it started is gone; kill what is still there after this time.
+
+        p2pd sees by itself that its parent is gone, and removes its socket, which it could not if it were killed.
+        """
+        deadline = time.monotonic() + seconds
+        while self._group_exists() and time.monotonic() < deadline:  # noqa: ASYNC110 - other processes set no events
+            await asyncio.sleep(_POLL_SECONDS)
+        self._kill_group()
+        code = await self._process.wait()
+        if self._process.stdout is not None:
+            await self._process.stdout.read()  # to the end, which closes our side of the pipe
         return code
 
-    async def _wait_for_group(self) -> None:
-        """Wait for what it started: p2pd sees by itself that its parent is gone, a moment later."""
-        deadline = time.monotonic() + _GROUP_SECONDS
+    def _group_exists(self) -> bool:
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _kill_group(self) -> None:
         with suppress(ProcessLookupError):
-            while time.monotonic() < deadline:
-                os.killpg(self.pid, 0)
-                await asyncio.sleep(_POLL_SECONDS)
             os.killpg(self.pid, signal.SIGKILL)
-        if self._process.stdout is not None:
-            # Now that nobody holds the other end, reading to the end closes ours.
-            await self._process.stdout.read()
 
 
 @dataclass(frozen=True)
