@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -97,7 +99,7 @@ class DhtPeers:
     def freeze(self, *indices: int) -> None:
         """Stop these peers' p2pd (SIGSTOP): connections stay, answers do not come. All without indices."""
         for index in indices or self._running():
-            os.kill(p2pd_pid(self.node(index)), signal.SIGSTOP)
+            freeze_process(p2pd_pid(self.node(index)))
 
     def thaw(self, *indices: int) -> None:
         for index in indices or self._running():
@@ -153,6 +155,27 @@ def process_runs(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def freeze_process(pid: int, *, seconds: float = 60.0) -> None:
+    """Stop a process (SIGSTOP), and wait until the last of its threads stands still.
+
+    The signal is one thread's to take in; until that has had its turn on a busy machine, the others go on answering.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + seconds
+    while not all(state in "tTZX" for state in _thread_states(pid)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"process {pid} still runs {seconds} s after SIGSTOP")
+        time.sleep(0.001)
+
+
+def _thread_states(pid: int) -> list[str]:
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended stands still
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return states
 
 
 async def wait_until(condition: Callable[[], Any], *, seconds: float = 60.0) -> None:

@@ -17,7 +17,7 @@ from hivemind.p2p import P2P, p2p_daemon
 
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.failures import ClockDiffersError, DhtNodeError, IdentityError, InitialPeerError
-from tests.support.dht import DhtPeers, p2pd_pid, p2pd_sockets, process_runs, wait_until
+from tests.support.dht import DhtPeers, freeze_process, p2pd_pid, p2pd_sockets, process_runs, wait_until
 
 _NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/QmSEdyYNDK3ki4ssP9Vi4mmkfqhMYWn31CWip1wQ6ZmHzf"
 
@@ -125,7 +125,7 @@ async def test_another_time_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) ->
 async def test_closing_ends_a_p2pd_that_hangs() -> None:
     for client_mode in (True, False):
         node = await DhtNode.open([], client_mode=client_mode)
-        os.kill(p2pd_pid(node), signal.SIGSTOP)
+        freeze_process(p2pd_pid(node))
         async with asyncio.timeout(30):
             await node.close()
         assert_gone(node)
@@ -144,7 +144,7 @@ async def test_a_p2pd_that_died_shows_and_closes() -> None:
 
 async def test_cancelling_the_close_of_a_p2pd_that_hangs_still_ends_it() -> None:
     node = await DhtNode.open([])
-    os.kill(p2pd_pid(node), signal.SIGSTOP)
+    freeze_process(p2pd_pid(node))
     closing = asyncio.create_task(node.close())
     await asyncio.sleep(0)
     closing.cancel()

@@ -22,7 +22,7 @@ from swarmkeel.swarm.failures import IdentityError, InitialPeerError, SwarmUnrea
 from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
-from tests.support.dht import DhtPeers, p2pd_pid, p2pd_sockets, plant, process_runs, wait_until
+from tests.support.dht import DhtPeers, freeze_process, p2pd_pid, p2pd_sockets, plant, process_runs, wait_until
 
 OK, ABSENT, UNKNOWN = KeyReading.OK, KeyReading.ABSENT, KeyReading.UNKNOWN
 RECORD = encode_value(ServerInfo(ServerState.ONLINE, 5.0, 0, 3).to_tuple())
@@ -151,7 +151,7 @@ async def test_its_p2pd_hangs(peers: DhtPeers, reader: SwarmReader) -> None:
     assert peers.nodes
     await read(reader)
     former = node_of(reader)
-    os.kill(p2pd_pid(former), signal.SIGSTOP)
+    freeze_process(p2pd_pid(former))
     with pytest.raises(SwarmUnreachable):
         await read(reader)
     assert not process_runs(p2pd_pid(former))
