@@ -64,7 +64,7 @@ def find_best_possible(servers: Sequence[ServerSize], total_blocks: int, *, seco
     if not fastest:
         return BestPossible(0.0, is_exact=True)
     # In units of the fastest server, for the solver's absolute tolerances.
-    sizes = sorted(((blocks, throughput / fastest) for blocks, throughput in servers), key=math.prod, reverse=True)
+    sizes = [(blocks, throughput / fastest) for blocks, throughput in servers]
     mean = sum(map(math.prod, sizes)) / total_blocks
     ceiling = _largest_sum([throughput for _, throughput in sizes], mean)
 
@@ -90,13 +90,7 @@ def _constraints(sizes: Sequence[ServerSize], total_blocks: int) -> tuple[NDArra
     Its first `total_blocks` rows are the throughput of each block minus the bottleneck, which must not be negative; the
     others count the places of each server, which must be one.
     """
-    places = [
-        (server, start)
-        for server, (blocks, _) in enumerate(sizes)
-        for start in range(total_blocks - blocks + 1)
-        # A placement and its mirror image are equally good: the first server may stay in the left half.
-        if server or start <= (total_blocks - blocks + 1) // 2
-    ]
+    places = [(server, start) for server, (blocks, _) in enumerate(sizes) for start in range(total_blocks - blocks + 1)]
     matrix = np.zeros((total_blocks + len(sizes), len(places) + 1))
     for column, (server, start) in enumerate(places):
         blocks, throughput = sizes[server]

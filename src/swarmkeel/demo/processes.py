@@ -20,7 +20,7 @@ from swarmkeel.printable import printable
 
 END_SECONDS: Final = 8.0
 """How long a process may take to end by itself after SIGTERM."""
-_GROUP_SECONDS: Final = 3.0
+_GROUP_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 
 
@@ -144,22 +144,28 @@ class ChildProcess:
         try:
             return await self._wait_for_group(seconds)
         except asyncio.CancelledError:
-            self._kill_group()
+            self._signal_group(signal.SIGKILL)
             raise
 
     async def _wait_for_group(self, seconds: float) -> int:
-        """Wait until it and all that it started is gone; kill what is still there after this time.
+        """Wait until it and all that it started is gone; end what is still there after this time.
 
-        p2pd sees by itself that its parent is gone, and removes its socket, which it could not if it were killed.
+        p2pd sees by itself that its parent is gone, unless that was killed before the two had connected. It removes its
+        socket on SIGTERM, which it could not if it were killed.
         """
-        deadline = time.monotonic() + seconds
-        while self._group_exists() and time.monotonic() < deadline:  # noqa: ASYNC110 - other processes set no events
-            await asyncio.sleep(_POLL_SECONDS)
-        self._kill_group()
+        await self._group_ends(seconds)
+        self._signal_group(signal.SIGTERM)
+        await self._group_ends(_GROUP_SECONDS)
+        self._signal_group(signal.SIGKILL)
         code = await self._process.wait()
         if self._process.stdout is not None:
             await self._process.stdout.read()  # to the end, which closes our side of the pipe
         return code
+
+    async def _group_ends(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._group_exists() and time.monotonic() < deadline:  # noqa: ASYNC110 - other processes set no events
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _group_exists(self) -> bool:
         try:
@@ -168,9 +174,9 @@ class ChildProcess:
             return False
         return True
 
-    def _kill_group(self) -> None:
+    def _signal_group(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, number)
 
 
 @dataclass(frozen=True)
@@ -231,5 +237,6 @@ async def start_stand_in(settings: StandInSettings, log_path: Path, *, ready_sec
         ready = json.loads(line)
         return RunningStandIn(settings, str(ready["peer_id"]), str(ready["maddr"]), process)
     except BaseException:
-        await process.crash()
+        # A p2pd that is just starting leaves its socket behind if it is cut off; the stand-in waits for it and ends it.
+        await process.end()
         raise

@@ -173,7 +173,7 @@ class Demo:
     async def _look(self) -> Sight:
         """Read the swarm and show it; tries again while the DHT does not answer."""
         while True:
-            self.swarm.check_processes()
+            await self.swarm.check_processes()
             try:
                 snapshot = await self.swarm.read()
             except SwarmUnreachable:

@@ -74,13 +74,18 @@ class DemoSwarm:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._close()
+        await self._close(politely=error is not None)
 
-    async def _close(self) -> None:
+    async def _close(self, *, politely: bool = True) -> None:
+        """End everything.
+
+        Args:
+            politely: Some processes may only be starting, and would leave a p2pd's socket behind if they were killed.
+                Without that a goodbye from each would only take seconds, with nobody left to hear it.
+        """
         try:
             processes = [*self._sidecars, *(server.process for server in self.servers.values())]
-            # A goodbye from each would take seconds, and there is nobody left to hear it.
-            await asyncio.gather(*(process.crash() for process in processes))
+            await asyncio.gather(*(process.end() if politely else process.crash() for process in processes))
             if self._reader is not None:
                 await self._reader.close()
             for peer in self._peers:
@@ -193,7 +198,7 @@ class DemoSwarm:
         self.dead.add(peer_id)
         await self.servers[peer_id].process.crash()
 
-    def check_processes(self) -> None:
+    async def check_processes(self) -> None:
         """See that whatever was not killed still runs.
 
         Raises:
@@ -201,7 +206,7 @@ class DemoSwarm:
         """
         for process in [*self._sidecars, *(server.process for server in self.living)]:
             if not process.is_running:
-                raise process.failure("ended by itself")
+                raise process.failure(f"ended by itself with code {await process.wait()}")
 
     def metrics_urls(self) -> dict[str, str]:
         """Give the addresses of the sidecars' metrics, by the sidecars' names, as their logs tell them."""
