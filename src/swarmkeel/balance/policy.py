@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from swarmkeel.balance.decision import Decision
+from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 from swarmkeel.swarm.span import Span
 
@@ -19,6 +21,9 @@ class OwnServer(BaseModel):
         span: The blocks that it serves; None before its first placement.
         num_blocks: How many blocks it can hold.
         throughput: Requests a second that it announces.
+        load_seconds: How long a move takes it out of service, as its own history shows.
+        shapes: Other numbers of blocks that it can hold, each with the requests a second that it would serve then.
+        claim: The move that its sidecar has claimed and not yet begun; None without one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,6 +32,9 @@ class OwnServer(BaseModel):
     span: Span | None
     num_blocks: Annotated[int, Field(ge=1)]
     throughput: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    load_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    shapes: tuple[tuple[int, float], ...] = ()
+    claim: Claim | None = None
 
 
 class PolicySettings(BaseModel):
@@ -37,6 +45,8 @@ class PolicySettings(BaseModel):
         min_answered_ratio: Share of block keys that must have been answered.
         max_rejected_ratio: Share of records that may have been rejected.
         max_snapshot_age: Seconds that a snapshot may be old.
+        move_cost: What a move must bring beyond its own outage, as a share of the present bottleneck: the one dial
+            between throughput and restarts (policy `coordinated`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,10 +55,20 @@ class PolicySettings(BaseModel):
     min_answered_ratio: float = 0.9
     max_rejected_ratio: float = 0.5
     max_snapshot_age: float = 120.0
+    move_cost: float = 0.04
 
 
 class Situation(BaseModel):
-    """All that a policy may know; nothing else (no clock, no file, no randomness but the seed) enters a decision."""
+    """All that a policy may know; nothing else (no clock, no file, no randomness but the seed) enters a decision.
+
+    Attributes:
+        snapshot: The swarm.
+        own: The server to decide about.
+        settings: The configuration's part.
+        now: Seconds since the epoch.
+        seed: Of the policy's randomness.
+        sidecars: What the other sidecars tell, by their servers' peer ids; none where that could not be read.
+    """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -57,6 +77,7 @@ class Situation(BaseModel):
     settings: PolicySettings
     now: float
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    sidecars: Mapping[str, Sidecar] = {}
 
 
 class Policy(Protocol):
