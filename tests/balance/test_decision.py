@@ -84,5 +84,5 @@ def test_server_that_cannot_be_is_refused(changes: dict[str, float]) -> None:
 
 def test_policies_are_known_by_name() -> None:
     assert get_policy("petals").name == "petals"
-    with pytest.raises(UsageError, match=r"'best'.*choose one of petals"):
+    with pytest.raises(UsageError, match=r"'best'.*choose one of coordinated, petals"):
         get_policy("best")

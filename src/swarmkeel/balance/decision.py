@@ -75,7 +75,8 @@ class Decision(BaseModel):
         own_span: The blocks that it serves, None before its first placement.
         target: The exact blocks that it should serve; None where it should stay.
         before: The swarm as it is; None where it is not known well enough.
-        after: The swarm as it would be with this server on `target`; None without one.
+        after: The swarm as it would be with this server on `target`, and with all others where the same plan puts them; None
+            without one.
         snapshot_digest: Digest of the snapshot that the decision rests on.
         seed: Seed of the policy's randomness.
     """

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from swarmkeel.balance.coordinated import CoordinatedPolicy
 from swarmkeel.balance.petals import PetalsPolicy
 from swarmkeel.balance.policy import Policy
 from swarmkeel.errors import UsageError
 
-POLICIES: Final[Mapping[str, Policy]] = {policy.name: policy for policy in (PetalsPolicy(),)}
+POLICIES: Final[Mapping[str, Policy]] = {policy.name: policy for policy in (CoordinatedPolicy(), PetalsPolicy())}
 """Every policy; a new one is added here and to `balance.policy` of the configuration."""
 
 

@@ -26,7 +26,16 @@ SENTENCES: Final[Mapping[str, str]] = {
     "no_gain": "moving would not raise the bottleneck above {bottleneck_rps:.4g} RPS",
     "no_steady_placement": "the servers found no steady placement within {rounds} rounds",
     "too_many_blocks": "the server holds {num_blocks} blocks, the model has {total_blocks}",
+    "others_move": "the plan moves {moves} other servers ({peers})",
+    "nobody_can_move": "none of the {movable} movable servers of {servers} has a place to go to",
+    "holes_stay": "{uncovered} blocks are without a server, and the best {moves} moves would leave {left} of them so",
+    "not_worth_it": "the best {moves} moves would bring {gain_rps:.4g} RPS and cost {cost_rps:.4g} RPS",
+    "not_movable": "this server may not be moved now",
     # wants to move
+    "closes_holes": "{uncovered} blocks are without a server, and {moves} moves give each of them one",
+    "raises_bottleneck": "{moves} moves raise the bottleneck from {bottleneck_rps:.4g} to {reached_rps:.4g} RPS and cost"
+    " {cost_rps:.4g} RPS",
+    "together_with": "{moves} other servers move too ({peers})",
     "imbalance": "the balance quality {quality:.1%} is below the limit of {limit:.1%}",
     "forced": "a balance quality of {limit:.4g} forces a move at every check",
     "first_placement": "the server has no blocks yet and {target} are the weakest",

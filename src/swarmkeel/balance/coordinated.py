@@ -1,0 +1,157 @@
+"""The policy `coordinated`: the few moves that help most, made by those alone whom every sidecar's plan names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from swarmkeel.balance.bound import measure
+from swarmkeel.balance.coordination import choose_first_span, view_servers
+from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
+from swarmkeel.balance.doubts import Spans, doubts_about_own_record, doubts_about_swarm, without_idle
+from swarmkeel.balance.plan import Outlook, Plan, PlanServer, make_plan
+from swarmkeel.balance.policy import Situation
+from swarmkeel.swarm.record import ServerInfo, ServerState
+from swarmkeel.swarm.remote import RemoteSpanInfo
+from swarmkeel.swarm.span import Span
+
+
+class CoordinatedPolicy:
+    """One plan for the whole swarm, made alike by every sidecar that sees the same; a server moves if the plan names it.
+
+    Only servers are planned for whose sidecars say that they may be moved. Claims count as moves already made, so that
+    what others are about to do is not done twice.
+    """
+
+    name = "coordinated"
+
+    def decide(self, situation: Situation) -> Decision:
+        """Decide about one server, see `balance.policy.Policy`."""
+        snapshot, own = situation.snapshot, situation.own
+        spans = snapshot.spans(ServerState.JOINING)
+        doubts = doubts_about_swarm(situation, spans)
+        before = None if doubts else measure(without_idle(situation, spans), snapshot.total_blocks)
+        doubts += doubts_about_own_record(situation, spans)
+        if doubts:
+            return _decision(situation, Verdict.INSUFFICIENT_INFORMATION, *doubts, before=before)
+        if own.num_blocks > snapshot.total_blocks:
+            values = {"num_blocks": own.num_blocks, "total_blocks": snapshot.total_blocks}
+            return _decision(situation, Verdict.BALANCED, Reason(name="too_many_blocks", values=values), before=before)
+        servers = view_servers(
+            spans,
+            situation.sidecars,
+            own,
+            total_blocks=snapshot.total_blocks,
+            now=situation.now,
+            first_block=snapshot.first_block,
+        )
+        if own.span is None:
+            target = choose_first_span(servers, own, total_blocks=snapshot.total_blocks)
+            throughput = next((rps for length, rps in own.shapes if length == len(target)), own.throughput)
+            after = _measure({**_finals(servers), own.peer_id: (target, throughput)}, snapshot.total_blocks)
+            reason = Reason(name="first_placement", values={"target": str(_named(target, situation))})
+            return _decision(
+                situation, Verdict.MOVING, reason, before=before, target=_named(target, situation), after=after
+            )
+        plan = make_plan(servers, total_blocks=snapshot.total_blocks, move_cost=situation.settings.move_cost)
+        return _follow(plan, servers, situation, before)
+
+
+def _follow(plan: Plan, servers: tuple[PlanServer, ...], situation: Situation, before: SwarmNumbers | None) -> Decision:
+    """Give the own server's part in a plan."""
+    own_move = plan.move_of(situation.own.peer_id)
+    if plan.best is None or not plan.moves:
+        return _decision(situation, Verdict.BALANCED, *_why_not(plan, servers, situation), before=before)
+    others = [move.peer_id for move in plan.moves if move.peer_id != situation.own.peer_id]
+    why = _worth(plan, plan.best)
+    if own_move is None:
+        values = {"peers": ", ".join(peer_id[-7:] for peer_id in others), "moves": len(others)}
+        return _decision(situation, Verdict.BALANCED, Reason(name="others_move", values=values), why, before=before)
+    reasons = [why]
+    if others:
+        values = {"peers": ", ".join(peer_id[-7:] for peer_id in others), "moves": len(others)}
+        reasons.append(Reason(name="together_with", values=values))
+    placed = _finals(servers)
+    placed.update({move.peer_id: (move.target, move.throughput) for move in plan.moves})
+    return _decision(
+        situation,
+        Verdict.MOVING,
+        *reasons,
+        before=before,
+        target=_named(own_move.target, situation),
+        after=_measure(placed, situation.snapshot.total_blocks),
+    )
+
+
+def _worth(plan: Plan, outlook: Outlook) -> Reason:
+    if plan.is_emergency:
+        return Reason(name="closes_holes", values={"uncovered": plan.uncovered_before, "moves": len(outlook.moves)})
+    return Reason(
+        name="raises_bottleneck",
+        values={
+            "bottleneck_rps": plan.bottleneck_before_rps,
+            "reached_rps": outlook.bottleneck_rps,
+            "cost_rps": outlook.cost_rps,
+            "moves": len(outlook.moves),
+        },
+    )
+
+
+def _why_not(plan: Plan, servers: tuple[PlanServer, ...], situation: Situation) -> list[Reason]:
+    """Say why nobody moves, and what would have to change."""
+    best = plan.best
+    own = next((server for server in servers if server.peer_id == situation.own.peer_id), None)
+    reasons: list[Reason] = []
+    if best is None:
+        reasons.append(Reason(name="nobody_can_move", values={"movable": plan.movable, "servers": len(servers)}))
+    elif plan.is_emergency:
+        values = {"uncovered": plan.uncovered_before, "left": best.uncovered_blocks, "moves": len(best.moves)}
+        reasons.append(Reason(name="holes_stay", values=values))
+    elif best.gain_rps <= 0:
+        reasons.append(Reason(name="no_gain", values={"bottleneck_rps": plan.bottleneck_before_rps}))
+    else:
+        values_of_gain = {"gain_rps": best.gain_rps, "cost_rps": best.cost_rps, "moves": len(best.moves)}
+        reasons.append(Reason(name="not_worth_it", values=values_of_gain))
+    if own is not None and not own.movable:
+        reasons.append(Reason(name="not_movable"))
+    return reasons
+
+
+def _finals(servers: tuple[PlanServer, ...]) -> dict[str, tuple[Span, float]]:
+    return {server.peer_id: (server.final, server.throughput) for server in servers}
+
+
+def _measure(placed: dict[str, tuple[Span, float]], total_blocks: int) -> SwarmNumbers:
+    anyone = ServerInfo(ServerState.ONLINE, 0.0)
+    spans: Spans = {
+        peer_id: RemoteSpanInfo(peer_id, span.start, span.end, replace(anyone, throughput=throughput))
+        for peer_id, (span, throughput) in placed.items()
+    }
+    return measure(spans, total_blocks)
+
+
+def _named(span: Span, situation: Situation) -> Span:
+    """Count a span from the model's first block instead of from the first one read."""
+    offset = situation.snapshot.first_block
+    return Span(span.start + offset, span.end + offset)
+
+
+def _decision(
+    situation: Situation,
+    verdict: Verdict,
+    *reasons: Reason,
+    before: SwarmNumbers | None,
+    target: Span | None = None,
+    after: SwarmNumbers | None = None,
+) -> Decision:
+    return Decision(
+        verdict=verdict,
+        reasons=reasons,
+        policy=CoordinatedPolicy.name,
+        peer_id=situation.own.peer_id,
+        own_span=situation.own.span,
+        target=target,
+        before=before,
+        after=after,
+        snapshot_digest=situation.snapshot.digest,
+        seed=situation.seed,
+    )

@@ -1,0 +1,179 @@
+"""What sidecars agree on before they plan: where every server is going to be, who serves now, and who may be moved.
+
+Sidecars that read the same records and claims see the same servers here, and so make the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Final
+
+import numpy as np
+
+from swarmkeel.balance.coverage import SoftMinimum
+from swarmkeel.balance.plan import PlanServer
+from swarmkeel.balance.policy import OwnServer
+from swarmkeel.balance.selection import find_best_start
+from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.remote import RemoteSpanInfo
+from swarmkeel.swarm.sidecar import SIDECAR_VERSION, Claim, Sidecar
+from swarmkeel.swarm.span import Span
+
+_OUTLIER_FACTOR: Final = 20.0
+"""Throughput counts up to this many times the swarm's median. Honest servers of one swarm differ less; what a liar
+announces beyond it would make every block look thin beside its own."""
+_OUTLIERS_FROM: Final = 4
+"""A median of fewer servers says nothing about the others."""
+
+
+def view_servers(
+    spans: Mapping[str, RemoteSpanInfo[str]],
+    sidecars: Mapping[str, Sidecar],
+    own: OwnServer,
+    *,
+    total_blocks: int,
+    now: float,
+    first_block: int = 0,
+) -> tuple[PlanServer, ...]:
+    """Put records and claims together to the servers that a plan is made of.
+
+    A server with a claim is where the claim says, and no longer serves: it is about to leave. One that loads is where it
+    loads. If the own server has a claim, its sidecar is asking whether that still holds: it counts only claims that go
+    before its own, and its own server may be moved.
+
+    Args:
+        spans: The JOINING and ONLINE servers, counted from the first block read.
+        sidecars: What their sidecars tell, with plausible claims alone; that of the own server may be among them.
+        own: The server to decide about.
+        total_blocks: Number of blocks read.
+        now: Seconds since the epoch.
+        first_block: Index of the first block read: claims count from the model's first block.
+
+    Returns:
+        The servers in the order of their peer ids.
+    """
+    ceiling = _throughput_ceiling(spans)
+    servers: list[PlanServer] = []
+    for peer_id in sorted({*spans, *sidecars}):
+        span, sidecar = spans.get(peer_id), sidecars.get(peer_id)
+        if sidecar is not None and sidecar.version != SIDECAR_VERSION:
+            sidecar = None
+        is_own = peer_id == own.peer_id
+        if is_own and own.span is None:
+            continue  # what is known of a server without blocks is of its last life
+        present = None if span is None or not 0 <= span.start < span.end <= total_blocks else Span(span.start, span.end)
+        claim = None if is_own else _open_claim(sidecar, present, own, now=now, first_block=first_block)
+        if claim is not None:
+            target = _shift(claim.target, -first_block)
+            if target is None or target.end > total_blocks:
+                continue
+            load_seconds = sidecar.load_seconds if sidecar is not None else own.load_seconds
+            throughput = min(claim.throughput, ceiling)
+            servers.append(
+                PlanServer(
+                    peer_id,
+                    target,
+                    throughput,
+                    serving=False,
+                    movable=False,
+                    movable_in_emergency=False,
+                    load_seconds=load_seconds,
+                )
+            )
+        elif span is not None and present is not None:
+            servers.append(_unclaimed(span, present, sidecar, own if is_own else None, now=now, ceiling=ceiling))
+    return tuple(servers)
+
+
+def _open_claim(
+    sidecar: Sidecar | None, present: Span | None, own: OwnServer, *, now: float, first_block: int
+) -> Claim | None:
+    """Give a server's claim if it still has to be counted; None without one, or where its server is there already."""
+    if sidecar is None or sidecar.claim is None:
+        return None
+    claim = sidecar.claim
+    if claim.expires_at <= now or present == _shift(claim.target, -first_block):
+        return None
+    if own.claim is not None and not claim.precedes(sidecar.peer_id, own.claim, own.peer_id):
+        return None
+    return claim
+
+
+def _unclaimed(
+    span: RemoteSpanInfo[str],
+    present: Span,
+    sidecar: Sidecar | None,
+    own: OwnServer | None,
+    *,
+    now: float,
+    ceiling: float,
+) -> PlanServer:
+    online = span.state is ServerState.ONLINE
+    steerable = online and (own is not None or sidecar is not None)
+    if sidecar is not None and sidecar.movable_at is None:
+        steerable = False
+    cooling = sidecar is not None and sidecar.movable_at is not None and sidecar.movable_at > now
+    if own is not None:
+        load_seconds, shapes = own.load_seconds, own.shapes
+    elif sidecar is not None:
+        load_seconds, shapes = sidecar.load_seconds, sidecar.shapes
+    else:
+        load_seconds, shapes = 0.0, ()
+    return PlanServer(
+        span.peer_id,
+        present,
+        min(span.throughput, ceiling),
+        serving=online,
+        movable=steerable and not cooling,
+        movable_in_emergency=steerable,
+        load_seconds=load_seconds,
+        shapes=tuple((length, min(throughput, ceiling)) for length, throughput in shapes if length != len(present)),
+    )
+
+
+def _throughput_ceiling(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:
+    announced = [span.throughput for span in spans.values() if span.throughput > 0]
+    return _OUTLIER_FACTOR * median(announced) if len(announced) >= _OUTLIERS_FROM else float("inf")
+
+
+def _shift(span: Span, blocks: int) -> Span | None:
+    return Span(span.start + blocks, span.end + blocks) if span.start + blocks >= 0 else None
+
+
+def choose_first_span(servers: Iterable[PlanServer], own: OwnServer, *, total_blocks: int) -> Span:
+    """Choose the blocks of a server that has none yet.
+
+    For its usual number of blocks this is Petals' choice (`choose_best_blocks`) over where everybody is going to be. Of
+    several numbers of blocks that it can hold it takes the one that leaves the best coverage behind.
+
+    Args:
+        servers: All other servers.
+        own: The server; its number of blocks is at most `total_blocks`.
+        total_blocks: Number of blocks read.
+
+    Returns:
+        Its span, counted from the first block read.
+
+    Raises:
+        TooManyBlocksError: If the model has fewer blocks than the server holds.
+    """
+    coverage = np.zeros(total_blocks)
+    for server in servers:
+        if server.peer_id != own.peer_id:
+            coverage[server.final.start : server.final.end] += server.throughput
+    usual = (own.num_blocks, own.throughput)
+    start = find_best_start(coverage, own.num_blocks)
+    best = Span(start, start + own.num_blocks)
+    if own.shapes:
+        shapes = [usual, *(shape for shape in own.shapes if 0 < shape[0] <= total_blocks)]
+        placed = []
+        for length, throughput in shapes:
+            start = find_best_start(coverage, length)
+            after = coverage.copy()
+            after[start : start + length] += throughput
+            placed.append((Span(start, start + length), after))
+        unit = max(float(after.mean()) for _, after in placed) or 1.0
+        soft = SoftMinimum(8)
+        best = max(placed, key=lambda place: soft.of(place[1] / unit))[0]
+    return best
