@@ -1,0 +1,237 @@
+"""Plans: what they promise is what comes, they never take a block's last server away, and they stay small."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarmkeel.balance.plan import DWELL_SECONDS, Plan, PlanServer, make_plan
+from swarmkeel.swarm.span import Span
+
+_COST = 0.04
+
+
+def server(peer_id: str, start: int, end: int, throughput: float = 5.0, **changes: object) -> PlanServer:
+    plain = PlanServer(
+        peer_id,
+        Span(start, end),
+        throughput,
+        serving=True,
+        movable=True,
+        movable_in_emergency=True,
+        load_seconds=600.0,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type] # any field of it
+
+
+def plan(total_blocks: int, *servers: PlanServer, move_cost: float = _COST) -> Plan:
+    return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost)
+
+
+@st.composite
+def swarms(draw: st.DrawFn) -> tuple[int, tuple[PlanServer, ...]]:
+    total_blocks = draw(st.integers(1, 12))
+    servers = []
+    for index in range(draw(st.integers(1, 12))):
+        start = draw(st.integers(0, total_blocks - 1))
+        serving, movable = draw(st.booleans()) or draw(st.booleans()), draw(st.booleans()) or draw(st.booleans())
+        shapes = draw(st.lists(st.tuples(st.integers(1, total_blocks), st.floats(0.1, 20)), max_size=2))
+        servers.append(
+            server(
+                f"p{index:02}",
+                start,
+                draw(st.integers(start + 1, total_blocks)),
+                draw(st.sampled_from([1.0, 2.0, 10.0]) | st.floats(0, 100)),
+                serving=serving,
+                movable=serving and movable,
+                movable_in_emergency=serving and (movable or draw(st.booleans())),
+                load_seconds=draw(st.sampled_from([0.0, 60.0, 1200.0, 7200.0])),
+                shapes=tuple(shapes),
+            )
+        )
+    return total_blocks, tuple(servers)
+
+
+def coverage(
+    total_blocks: int, servers: tuple[PlanServer, ...], *, without: frozenset[str] = frozenset()
+) -> np.ndarray:
+    blocks = np.zeros(total_blocks)
+    for one in servers:
+        if one.peer_id not in without:
+            blocks[one.final.start : one.final.end] += one.throughput
+    return blocks
+
+
+def after(servers: tuple[PlanServer, ...], made: Plan) -> tuple[PlanServer, ...]:
+    def moved(one: PlanServer) -> PlanServer:
+        move = made.move_of(one.peer_id)
+        return one if move is None else replace(one, final=move.target, throughput=move.throughput, shapes=())
+
+    return tuple(moved(one) for one in servers)
+
+
+def test_a_pile_beside_a_hole_sends_one_server_into_the_hole() -> None:
+    made = plan(6, server("a", 0, 3), server("b", 0, 3), server("c", 0, 3))
+    assert made.is_emergency
+    assert made.uncovered_before == 3
+    assert [(move.peer_id, move.target) for move in made.moves] == [("a", Span(3, 6))]
+
+
+def test_only_movable_servers_are_moved() -> None:
+    made = plan(6, server("a", 0, 3, movable_in_emergency=False), server("b", 0, 3), server("c", 0, 3))
+    assert [move.peer_id for move in made.moves] == ["b"]
+
+
+def test_a_server_that_cools_down_moves_for_a_hole_alone() -> None:
+    cooling = [server(name, 0, 3, movable=False) for name in "abc"]
+    assert plan(6, *cooling).moves
+    assert not plan(6, *cooling, server("d", 3, 6, 0.5, movable=False)).moves
+    assert plan(6, server("a", 0, 3), *cooling[1:], server("d", 3, 6, 0.5, movable=False)).moves
+
+
+def test_no_plan_leaves_the_only_server_of_a_block() -> None:
+    # Both could help at the hole, but each is alone where it is.
+    made = plan(9, server("a", 0, 3), server("b", 3, 6))
+    assert not made.moves
+    assert made.movable == 2
+
+
+def test_holes_that_cannot_all_be_closed_are_left_alone() -> None:
+    made = plan(12, server("a", 0, 3), server("b", 0, 3))
+    assert made.is_emergency
+    assert not made.moves
+    assert made.best is not None
+    assert made.best.uncovered_blocks == 6
+
+
+def test_a_hole_is_closed_by_the_fewest_servers() -> None:
+    made = plan(12, *(server(f"small{n}", 0, 3, 1.0) for n in range(4)), server("wide", 0, 6), server("z", 0, 6))
+    assert made.is_emergency
+    assert len(made.moves) == 1
+
+
+def test_a_move_that_costs_more_than_it_brings_is_not_made() -> None:
+    def piled(weak: float) -> Plan:
+        return plan(
+            6, server("a", 0, 3, 10.0), server("b", 0, 3, 10.0), server("c", 0, 3, 10.0), server("d", 3, 6, weak)
+        )
+
+    assert piled(12.0).moves  # 12 becomes 20
+    assert not piled(19.5).moves  # half a request a second is not worth a restart
+    assert piled(19.5).best is not None
+
+
+def test_the_outage_of_a_mover_counts_as_long_as_it_lasts() -> None:
+    def overlapping(load_seconds: float) -> Plan:
+        others = (server("b", 0, 1, 12.0), server("c", 1, 3, 6.0), server("d", 3, 4, 7.0))
+        return plan(4, server("a", 0, 3, 5.0, load_seconds=load_seconds), *others)
+
+    # On 1:4 it raises the bottleneck from 7 to 11; while it loads there is 6.
+    assert [move.target for move in overlapping(60.0).moves] == [Span(1, 4)]
+    assert not overlapping(5 * DWELL_SECONDS).moves
+
+
+def test_the_dial_trades_throughput_for_moves() -> None:
+    rng = np.random.default_rng(1)
+    swarm = []
+    for index in range(20):
+        length = int(rng.choice([4, 8, 12]))
+        start = int(rng.integers(0, 40 - length + 1))
+        swarm.append(server(f"p{index:02}", start, start + length, float(rng.uniform(1, 9)), load_seconds=0.0))
+    swarm += [server(f"q{index}", index * 4, index * 4 + 4, 1.0) for index in range(10)]
+    moves = [len(plan(40, *swarm, move_cost=cost).moves) for cost in (0.0, 0.04, 10.0)]
+    assert moves[0] > 0
+    assert moves[-1] == 0
+    assert moves == sorted(moves, reverse=True)
+
+
+def test_a_server_takes_fewer_blocks_where_that_helps_more() -> None:
+    swarm = (server("a", 0, 4, 1.0, shapes=((2, 3.0),)), server("b", 0, 4, 5.0), server("c", 0, 2, 5.0))
+    (move,) = plan(4, *swarm).moves
+    assert (move.peer_id, move.target, move.throughput) == ("a", Span(2, 4), 3.0)
+
+
+@settings(max_examples=300)
+@given(swarms())
+def test_what_a_plan_promises_is_what_comes(case: tuple[int, tuple[PlanServer, ...]]) -> None:
+    total_blocks, servers = case
+    made = plan(total_blocks, *servers)
+    assert made == plan(total_blocks, *servers)
+    before = coverage(total_blocks, servers)
+    assert made.bottleneck_before_rps == pytest.approx(before.min(), abs=1e-6)
+    if not made.moves:
+        return
+    assert made.best is not None
+    assert made.best.moves == made.moves
+    then = coverage(total_blocks, after(servers, made))
+    assert made.best.bottleneck_rps == pytest.approx(then.min(), rel=1e-6, abs=1e-6)
+    assert then.min() > before.min()
+    if made.is_emergency:
+        assert (then > 0).all()
+        return
+    gain = made.best.bottleneck_rps - made.bottleneck_before_rps
+    assert gain == pytest.approx(made.best.gain_rps, abs=1e-6)
+    assert gain > made.best.cost_rps
+    assert made.best.cost_rps >= len(made.moves) * _COST * min(before.min(), before.mean()) * (1 - 1e-6)
+
+
+@settings(max_examples=300)
+@given(swarms())
+def test_no_plan_does_harm_on_the_way(case: tuple[int, tuple[PlanServer, ...]]) -> None:
+    total_blocks, servers = case
+    made = plan(total_blocks, *servers)
+    movers = frozenset(move.peer_id for move in made.moves)
+    assert len(movers) == len(made.moves) <= 3
+    for move in made.moves:
+        mover = next(one for one in servers if one.peer_id == move.peer_id)
+        assert mover.movable_in_emergency if made.is_emergency else mover.movable
+        assert move.target != move.origin == mover.final
+        assert move.target.end <= total_blocks
+        assert any(
+            len(move.target) == length and move.throughput == pytest.approx(rps, rel=1e-6)
+            for length, rps in ((len(mover.final), mover.throughput), *mover.shapes)
+        )
+    serving = tuple(one for one in servers if one.serving)
+    now = coverage(total_blocks, serving)
+    unit = math.fsum(one.throughput * len(one.final) for one in servers) / total_blocks
+    while_loading = coverage(total_blocks, serving, without=movers)
+    assert (while_loading[now > 1e-6 * unit] > 0).all()
+
+
+@settings(max_examples=100)
+@given(swarms())
+def test_following_plans_comes_to_an_end(case: tuple[int, tuple[PlanServer, ...]]) -> None:
+    total_blocks, servers = case
+    for _ in range(200):
+        made = plan(total_blocks, *servers)
+        if not made.moves:
+            return
+        servers = after(servers, made)
+    pytest.fail("plans go on for ever")
+
+
+@given(swarms(), st.floats(0.01, 100))
+def test_the_unit_of_throughput_does_not_matter(case: tuple[int, tuple[PlanServer, ...]], factor: float) -> None:
+    total_blocks, servers = case
+    power = 2.0 ** round(math.log2(factor))  # exact in floats, so that no tie is decided by rounding
+    scaled = tuple(
+        replace(
+            one,
+            throughput=one.throughput * power,
+            shapes=tuple((length, rps * power) for length, rps in one.shapes),
+        )
+        for one in servers
+    )
+    targets = [(move.peer_id, move.target) for move in plan(total_blocks, *servers).moves]
+    assert [(move.peer_id, move.target) for move in plan(total_blocks, *scaled).moves] == targets
+
+
+def test_a_swarm_of_silent_servers_has_no_plan() -> None:
+    made = plan(4, server("a", 0, 2, 0.0), server("b", 0, 4, 0.0))
+    assert not made.moves
+    assert made.uncovered_before == 4
