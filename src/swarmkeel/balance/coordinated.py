@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swarmkeel.balance.bound import measure
-from swarmkeel.balance.coordination import choose_first_span, view_servers
+from swarmkeel.balance.coordination import choose_first_span, plan_with_others, view_servers
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.doubts import Spans, doubts_about_own_record, doubts_about_swarm, without_idle
-from swarmkeel.balance.plan import Outlook, Plan, PlanServer, make_plan
+from swarmkeel.balance.plan import Outlook, Plan, PlanServer
 from swarmkeel.balance.policy import Situation
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
@@ -36,15 +36,15 @@ class CoordinatedPolicy:
         if own.num_blocks > snapshot.total_blocks:
             values = {"num_blocks": own.num_blocks, "total_blocks": snapshot.total_blocks}
             return _decision(situation, Verdict.BALANCED, Reason(name="too_many_blocks", values=values), before=before)
-        servers = view_servers(
-            spans,
-            situation.sidecars,
-            own,
-            total_blocks=snapshot.total_blocks,
-            now=situation.now,
-            first_block=snapshot.first_block,
-        )
         if own.span is None:
+            servers = view_servers(
+                spans,
+                situation.sidecars,
+                own,
+                total_blocks=snapshot.total_blocks,
+                now=situation.now,
+                first_block=snapshot.first_block,
+            )
             target = choose_first_span(servers, own, total_blocks=snapshot.total_blocks)
             throughput = next((rps for length, rps in own.shapes if length == len(target)), own.throughput)
             after = _measure({**_finals(servers), own.peer_id: (target, throughput)}, snapshot.total_blocks)
@@ -52,7 +52,15 @@ class CoordinatedPolicy:
             return _decision(
                 situation, Verdict.MOVING, reason, before=before, target=_named(target, situation), after=after
             )
-        plan = make_plan(servers, total_blocks=snapshot.total_blocks, move_cost=situation.settings.move_cost)
+        servers, plan = plan_with_others(
+            spans,
+            situation.sidecars,
+            own,
+            total_blocks=snapshot.total_blocks,
+            now=situation.now,
+            move_cost=situation.settings.move_cost,
+            first_block=snapshot.first_block,
+        )
         return _follow(plan, servers, situation, before)
 
 

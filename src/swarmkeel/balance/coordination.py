@@ -6,13 +6,14 @@ Sidecars that read the same records and claims see the same servers here, and so
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from statistics import median
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
 from swarmkeel.balance.coverage import SoftMinimum
-from swarmkeel.balance.plan import PlanServer
+from swarmkeel.balance.plan import Plan, PlanServer, make_plan
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import find_best_start
 from swarmkeel.swarm.record import ServerState
@@ -25,6 +26,65 @@ _OUTLIER_FACTOR: Final = 20.0
 announces beyond it would make every block look thin beside its own."""
 _OUTLIERS_FROM: Final = 4
 """A median of fewer servers says nothing about the others."""
+
+
+class Planner(Protocol):
+    """What `make_plan` is; a simulator puts one with a memory in its place."""
+
+    def __call__(self, servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
+        """Make a plan, see `make_plan`."""
+        ...
+
+
+def plan_with_others(
+    spans: Mapping[str, RemoteSpanInfo[str]],
+    sidecars: Mapping[str, Sidecar],
+    own: OwnServer,
+    *,
+    total_blocks: int,
+    now: float,
+    move_cost: float,
+    first_block: int = 0,
+    planner: Planner = make_plan,
+) -> tuple[tuple[PlanServer, ...], Plan]:
+    """Make the plan that the own server's sidecar follows.
+
+    Without an own claim it is the plan of all. With one the question is whether that claim still holds: those whose
+    claims are younger may be part of the plan, but where that would put them in the own server's place, they have to
+    stay. Otherwise two sidecars that saw different things first could both give way to the other.
+
+    Args:
+        spans: See `view_servers`, as for all but the last two.
+        sidecars: As above.
+        own: As above.
+        total_blocks: As above.
+        now: As above.
+        first_block: As above.
+        move_cost: See `make_plan`.
+        planner: Makes the plan.
+
+    Returns:
+        The servers that the plan was made of, and the plan.
+    """
+    servers = view_servers(spans, sidecars, own, total_blocks=total_blocks, now=now, first_block=first_block)
+    plan = planner(servers, total_blocks=total_blocks, move_cost=move_cost)
+    if own.claim is None:
+        return servers, plan
+    move = plan.move_of(own.peer_id)
+    if move is not None and _shift(move.target, first_block) == own.claim.target:
+        return servers, plan
+    younger = {
+        peer_id
+        for peer_id, sidecar in sidecars.items()
+        if sidecar.claim is not None and sidecar.claim.expires_at > now and peer_id != own.peer_id
+    }
+    firm = tuple(
+        replace(server, movable=False, movable_in_emergency=False) if server.peer_id in younger else server
+        for server in servers
+    )
+    if firm == servers:
+        return servers, plan
+    return firm, planner(firm, total_blocks=total_blocks, move_cost=move_cost)
 
 
 def view_servers(

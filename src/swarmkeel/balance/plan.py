@@ -121,7 +121,7 @@ class Plan:
         return next((move for move in self.moves if move.peer_id == peer_id), None)
 
 
-def make_plan(servers: Sequence[PlanServer], *, total_blocks: int, move_cost: float) -> Plan:
+def make_plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
     """Find the few moves that raise the bottleneck most, after their costs; none if none is worth it.
 
     No move of a plan leaves a block without a server that has one, not even while all of its movers load.
