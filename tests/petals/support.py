@@ -11,7 +11,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,21 +35,29 @@ PATIENCE = 120.0
 _QUIET = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-async def make_model(folder: Path, blocks: int = BLOCKS) -> Path:
-    """Make a tiny Llama with random weights in `folder`, and give its path."""
+_made: dict[str, bytes] = {}
+
+
+async def make_model(folder: Path) -> Path:
+    """Make a tiny Llama with random weights in `folder`, always the same, and give its path."""
     path = folder / "model-petals"
-    process = await ChildProcess.start(
-        "make_model",
-        [str(PETALS_PYTHON), str(PROGRAMS / "make_model.py"), str(path), str(blocks)],
-        folder / "model.log",
-    )
-    if await process.wait():
-        raise process.failure("failed")
+    if not _made:
+        process = await ChildProcess.start(
+            "make_model",
+            [str(PETALS_PYTHON), str(PROGRAMS / "make_model.py"), str(path), str(BLOCKS)],
+            folder / "model.log",
+        )
+        if await process.wait():
+            raise process.failure("failed")
+        _made.update({file.name: file.read_bytes() for file in path.iterdir()})
+    path.mkdir(exist_ok=True)
+    for name, content in _made.items():
+        (path / name).write_bytes(content)
     return path
 
 
 def petals_arguments(
-    model: Path,
+    model: Path | str,
     initial_peers: Sequence[str],
     *,
     identity: Path,
@@ -62,7 +70,7 @@ def petals_arguments(
     """Give the arguments of petals.cli.run_server for a small server on this machine.
 
     Args:
-        model: The model's folder.
+        model: The model's folder, or its name at a hub.
         initial_peers: Peers of the DHT to join through.
         identity: File of its key, made when missing: its peer id.
         port: TCP port of its p2pd.
@@ -95,10 +103,12 @@ def plain_server_command(arguments: Sequence[str]) -> list[str]:
     return [str(PETALS_PYTHON), "-u", str(PROGRAMS / "run_server.py"), *arguments]
 
 
-def adapted_server_command(socket: Path, arguments: Sequence[str], *options: str) -> list[str]:
-    """Give the command of a server with the adapter."""
-    adapter = [str(PETALS_PYTHON), "-u", "-m", "swarmkeel.control.petals_server", "--control-socket", str(socket)]
-    return [*adapter, *options, *arguments]
+_ADAPTER = ("-m", "swarmkeel.control.petals_server")
+
+
+def faulty_adapter(demand: Path) -> tuple[str, ...]:
+    """Give what runs the adapter so that it fails in the way that is written into a file."""
+    return (str(PROGRAMS / "faulty_server.py"), str(demand))
 
 
 class PetalsServer:
@@ -168,10 +178,16 @@ class PetalsServer:
 
 @asynccontextmanager
 async def petals_server(
-    folder: Path, name: str, command: Sequence[str], *, socket: Path | None = None
+    folder: Path,
+    name: str,
+    command: Sequence[str],
+    *,
+    socket: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[PetalsServer]:
     """Run a Petals server, however it is started, until the end of the block."""
-    process = await ChildProcess.start(name, ["env", *_assignments(), *command], folder / f"{name}.log")
+    assignments = _assignments(folder, environment or {})
+    process = await ChildProcess.start(name, ["env", *assignments, *command], folder / f"{name}.log")
     try:
         yield PetalsServer(process, socket)
     finally:
@@ -180,7 +196,7 @@ async def petals_server(
 
 @asynccontextmanager
 async def adapted_server(
-    model: Path,
+    model: Path | str,
     initial_peers: Sequence[str],
     folder: Path,
     name: str,
@@ -189,16 +205,20 @@ async def adapted_server(
     block_indices: str | None = None,
     throughput: float = 10.0,
     extra: Sequence[str] = (),
+    adapter: Sequence[str] = _ADAPTER,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[PetalsServer]:
     """Run a Petals server with the adapter until the end of the block.
 
     Args:
-        model: The model's folder.
+        model: The model's folder, or its name at a hub.
         initial_peers: Peers of the DHT to join through.
         folder: Takes its socket NAME.sock, its key NAME.key and its log NAME.log; its path must be short.
         name: What to call it.
         options: Further options of the adapter.
         num_blocks, block_indices, throughput, extra: See `petals_arguments`.
+        adapter: What Petals' Python runs.
+        environment: Variables that it gets besides the usual ones.
     """
     socket = folder / f"{name}.sock"
     arguments = petals_arguments(
@@ -211,8 +231,8 @@ async def adapted_server(
         throughput=throughput,
         extra=extra,
     )
-    command = adapted_server_command(socket, arguments, *options)
-    async with petals_server(folder, name, command, socket=socket) as server:
+    command = [str(PETALS_PYTHON), "-u", *adapter, "--control-socket", str(socket), *options, *arguments]
+    async with petals_server(folder, name, command, socket=socket, environment=environment) as server:
         yield server
 
 
@@ -244,7 +264,7 @@ class Conversation:
 
 @asynccontextmanager
 async def _conversation(folder: Path, name: str, program: str, *arguments: str) -> AsyncIterator[Conversation]:
-    command = ["env", *_assignments(), str(PETALS_PYTHON), str(PROGRAMS / program), *arguments]
+    command = ["env", *_assignments(folder, {}), str(PETALS_PYTHON), str(PROGRAMS / program), *arguments]
     log_path = folder / f"{name}.log"
     with log_path.open("ab") as log:
         pipes = await asyncio.create_subprocess_exec(
@@ -291,5 +311,6 @@ async def wait_for(condition: Any, process: ChildProcess, seconds: float = PATIE
         raise process.failure("is not where the test waits for it") from None
 
 
-def _assignments() -> list[str]:
-    return [f"{name}={value}" for name, value in _QUIET.items()]
+def _assignments(folder: Path, environment: Mapping[str, str]) -> list[str]:
+    caches = {"HF_HOME": str(folder / "cache"), "PETALS_CACHE": str(folder / "cache")}
+    return [f"{name}={value}" for name, value in (_QUIET | caches | dict(environment)).items()]

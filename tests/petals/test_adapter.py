@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,12 +19,23 @@ import pytest
 from swarmkeel.control.client import ControlClient, ServerRefused
 from swarmkeel.control.protocol import PrefetchRequest, RestartPhase, RestartRequest, ServerPhase, ServerStatus
 from swarmkeel.swarm.span import Span
-from tests.petals.support import BLOCKS, PATIENCE, PREFIX, PetalsServer, adapted_server, make_model, petals_client
+from tests.petals.support import (
+    BLOCKS,
+    PATIENCE,
+    PREFIX,
+    PetalsServer,
+    adapted_server,
+    faulty_adapter,
+    make_model,
+    petals_client,
+)
 from tests.support.dht import DhtPeers, process_runs, wait_until
 from tests.support.sidecars import SidecarProcess, short_folder, sidecar_process, write_config
 
 _BROKEN = 7
 """A block whose weights some tests take away."""
+_LOST_AFTER = 15.0
+"""Seconds without a sidecar, longer than one that reads the swarm on a busy machine stays silent."""
 
 
 async def move(server: PetalsServer, name: str, span: Span, drain_seconds: float = 0.0) -> ServerStatus:
@@ -81,6 +94,20 @@ def _resources(pid: int) -> dict[str, int]:
     }
 
 
+async def _phases_until_online(server: PetalsServer, name: str, span: Span) -> tuple[ServerStatus, set[RestartPhase]]:
+    """Tell a server to restart, and give its last status and all phases that were seen on the way."""
+    seen = set()
+
+    def look(status: ServerStatus) -> bool:
+        assert status.restart is not None
+        assert status.restart.id == name
+        seen.add(status.restart.phase)
+        return status.restart.phase.is_final
+
+    look(await move(server, name, span))
+    return await server.wait_for_status(look), seen
+
+
 async def test_ten_restarts_leave_nothing_behind(figures: dict[str, str]) -> None:
     async with one_server("--idle-limit", "600") as (server, _, _):
         idle = await server.wait_for_status(lambda status: status.state is ServerPhase.IDLE)
@@ -90,9 +117,11 @@ async def test_ten_restarts_leave_nothing_behind(figures: dict[str, str]) -> Non
         assert (idle.span, idle.pinned, idle.sessions) == (None, False, 0)
         assert set(idle.capabilities) == {"drain", "prefetch"}
         before: dict[str, int] = {}
+        phases = set()
         for number in range(12):
             span = Span(number % 5, number % 5 + 4)
-            done = await move_to_the_end(server, f"move-{number}", span)
+            done, seen = await _phases_until_online(server, f"move-{number}", span)
+            phases |= seen
             assert done.restart is not None
             assert (done.restart.phase, done.restart.error) == (RestartPhase.ONLINE, None)
             assert (done.state, done.span, done.peer_id) == (ServerPhase.ONLINE, span, idle.peer_id)
@@ -100,6 +129,9 @@ async def test_ten_restarts_leave_nothing_behind(figures: dict[str, str]) -> Non
             assert f"Announced that blocks range({span.start}, {span.end}) are joining" in log
             if number == 1:  # from here on everything has been loaded once
                 before = _resources(server.process.pid)
+        # Each lasts a moment only with blocks so small, so that not every move shows every one.
+        assert {RestartPhase.ACCEPTED, RestartPhase.LOADING, RestartPhase.ONLINE} <= phases
+        assert RestartPhase.FAILED not in phases
         after = _resources(server.process.pid)
         figures["before ten restarts"] = str(before)
         figures["after ten restarts"] = str(after)
@@ -143,6 +175,84 @@ async def test_a_span_that_cannot_be_had_ends_in_failed_and_the_former_one_serve
         index.write_text(whole)
         done = await move_to_the_end(server, "mended", Span(4, 8))
         assert (done.state, done.span) == (ServerPhase.ONLINE, Span(4, 8))
+
+
+@asynccontextmanager
+async def _faulty_server(*options: str) -> AsyncIterator[tuple[PetalsServer, Path]]:
+    """Run a server which serves 0:4 and fails as is written into the file that is given with it."""
+    with short_folder() as folder:
+        demand = folder / "demand"
+        async with DhtPeers(1) as dht:
+            model = await make_model(folder)
+            async with adapted_server(
+                model,
+                dht.initial_peers,
+                folder,
+                "one",
+                "--idle-limit",
+                "600",
+                *options,
+                adapter=faulty_adapter(demand),
+            ) as server:
+                await move_to_the_end(server, "first", Span(0, 4))
+                yield server, demand
+
+
+async def _fail_and_return(server: PetalsServer, demand: Path, failure: str) -> str:
+    """Have a move to 4:8 fail, see the former blocks come back, and give the reason that was shown."""
+    before = await server.wait_until_online(Span(0, 4))
+    demand.write_text(failure)
+    failed = await move_to_the_end(server, failure, Span(4, 8))
+    assert failed.restart is not None
+    assert failed.restart.phase is RestartPhase.FAILED
+    assert not demand.exists()
+    back = await server.wait_until_online(Span(0, 4))
+    assert (back.restart, back.peer_id) == (failed.restart, before.peer_id)
+    return failed.restart.error or ""
+
+
+async def test_a_load_that_runs_out_of_memory_ends_in_failed_and_lets_go_of_what_it_had() -> None:
+    async with _faulty_server() as (server, demand):
+        before = _resources(server.process.pid)
+        for failure, reason in (
+            ("torch out of memory", "RuntimeError: .*can't allocate memory"),
+            ("Python out of memory", "MemoryError"),
+            ("CUDA out of memory", "OutOfMemoryError: CUDA out of memory"),
+        ):
+            assert re.match(reason, await _fail_and_return(server, demand, failure))
+        # Three blocks of 100 MB each were loaded when the fourth failed, three times.
+        after = _resources(server.process.pid)
+        assert after["MB of memory"] < before["MB of memory"] + 150
+        assert after["children"] == before["children"]
+        done = await move_to_the_end(server, "last", Span(4, 8))
+        assert (done.state, done.span) == (ServerPhase.ONLINE, Span(4, 8))
+
+
+async def test_handlers_that_do_not_start_end_the_load_in_failed() -> None:
+    async with _faulty_server("--start-limit", "20") as (server, demand):
+        before = _resources(server.process.pid)
+        for failure, reason in (
+            ("handler ends", "NotServingError: .* exit code 3"),
+            ("handler is refused", "NotServingError: .* OSError: no way to the swarm"),
+            ("handler hangs", "NotServingError: .* not started within 20 s"),
+        ):
+            assert re.match(reason, await _fail_and_return(server, demand, failure))
+        after = _resources(server.process.pid)
+        assert after["children"] == before["children"]
+        assert abs(after["threads"] - before["threads"]) <= 2
+        done = await move_to_the_end(server, "last", Span(4, 8))
+        assert (done.state, done.span) == (ServerPhase.ONLINE, Span(4, 8))
+
+
+async def test_a_signal_while_handlers_start_leaves_no_process_behind() -> None:
+    async with _faulty_server() as (server, demand):
+        demand.write_text("handler hangs")
+        await move(server, "second", Span(4, 8))
+        await wait_until(lambda: not demand.exists(), seconds=PATIENCE)
+        children = _children(server.process.pid)
+        server.process.signal(signal.SIGTERM)
+        await server.process.wait()
+        await wait_until(lambda: not any(map(process_runs, children)))
 
 
 async def test_draining_waits_for_open_sessions_and_refuses_new_ones() -> None:
@@ -212,8 +322,10 @@ async def test_without_a_sidecar_it_starts_and_balances_as_petals_does() -> None
         async with DhtPeers(1) as dht:
             model = await make_model(folder)
             always = ("--balance_quality", "1.1")  # Petals then moves at every check
-            options = ("--idle-limit", "1", "--sidecar-lost-after", "5")
-            async with adapted_server(model, dht.initial_peers, folder, "one", *options, extra=always) as server:
+            options = ("--idle-limit", "1", "--sidecar-lost-after", str(_LOST_AFTER))
+            async with adapted_server(
+                model, dht.initial_peers, folder, "one", *options, num_blocks=BLOCKS, extra=always
+            ) as server:
                 assert server.socket is not None
                 # Nobody asks: it has chosen by itself, and it balances by itself.
                 await server.wait_until_started(2)
@@ -223,17 +335,22 @@ async def test_without_a_sidecar_it_starts_and_balances_as_petals_does() -> None
                     dht.initial_peers,
                     swarm={"dht_prefix": PREFIX, "total_blocks": BLOCKS},
                 )
-                async with sidecar_process(config) as sidecar:
-                    # The sidecar looks all the time: the server stays, though Petals would move it every three seconds.
-                    await _wait_for_checks(sidecar, 5)
-                    await server.wait_until_online()  # a move of its own may have been under way
-                    loads = _loads(server)
-                    await _wait_for_checks(sidecar, 50)
-                    assert (await server.status()).state is ServerPhase.ONLINE
-                    assert _loads(server) == loads
-                # The sidecar is gone: it goes on serving, and balances again after the set time.
-                assert _loads(server) == loads
-                await server.wait_until_started(loads + 1)
+                async with petals_client(model, dht.initial_peers, folder) as client:
+                    async with sidecar_process(config) as sidecar:
+                        # The sidecar looks all the time: the server stays, though Petals would move it every 3 seconds.
+                        await _wait_for_checks(sidecar, 5)
+                        await server.wait_until_online()  # a move of its own may have been under way
+                        loads = _loads(server)
+                        await _wait_for_checks(sidecar, 50)
+                        assert (await server.status()).state is ServerPhase.ONLINE
+                        assert _loads(server) == loads
+                        in_touch = time.monotonic()
+                        await server.status()  # asked as the sidecar asks
+                    # The sidecar is gone: it goes on serving, and balances again after the set time.
+                    assert "tokens" in await client.ask(prompt=[1, 2, 3], count=2)
+                    await server.wait_until_started(loads + 1)
+                    assert time.monotonic() - in_touch > _LOST_AFTER
+                    assert "tokens" in await client.ask(prompt=[1, 2, 3], count=2)
                 assert server.process.is_running
 
 

@@ -19,6 +19,7 @@ from swarmkeel.control.petals_hivemind import restore_hivemind_names
 
 _IDLE_LIMIT_SECONDS = 120.0
 _SIDECAR_LOST_SECONDS = 600.0
+_START_LIMIT_SECONDS = 300.0
 
 
 def _seconds(text: str) -> float:
@@ -47,6 +48,13 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         type=_seconds,
         default=_SIDECAR_LOST_SECONDS,
         help="seconds without a request after which Petals' own rebalancing is back (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--start-limit",
+        type=_seconds,
+        default=_START_LIMIT_SECONDS,
+        help="seconds that the processes which serve loaded blocks may take to start, before the load counts as failed "
+        "(default: %(default)g)",
     )
     parser.add_argument(
         "--prefetch",

@@ -15,6 +15,7 @@ import petals
 from petals.data_structures import ServerState
 from petals.server import server as petals_server
 
+from swarmkeel.control.petals_container import ModuleContainer
 from swarmkeel.control.petals_placement import Placement
 from swarmkeel.control.petals_sessions import TransformerConnectionHandler, count_sessions, refuse_sessions
 from swarmkeel.control.petals_stop import WakeableStop
@@ -37,12 +38,14 @@ class SteeringOptions:
         control_socket: Path of its control socket.
         idle_limit: Seconds that it waits for a sidecar's first choice before it chooses as Petals would.
         sidecar_lost_after: Seconds without a request after which it balances by itself again.
+        start_limit: Seconds that the processes which serve loaded blocks may take to start.
         prefetch: Fetch the weights of a restart's blocks before the old blocks are stopped.
     """
 
     control_socket: str
     idle_limit: float
     sidecar_lost_after: float
+    start_limit: float
     prefetch: bool = True
 
 
@@ -73,6 +76,8 @@ class SteeredServer(petals_server.Server):  # type: ignore[misc] # Petals is pub
         self._load_petals_block = petals_server.load_pretrained_block
         petals_server.load_pretrained_block = self._load_block
         petals_server.TransformerConnectionHandler = TransformerConnectionHandler
+        ModuleContainer.start_limit = options.start_limit
+        petals_server.ModuleContainer = ModuleContainer
 
     # What Petals' own run() asks and sets.
 
@@ -151,7 +156,8 @@ class SteeredServer(petals_server.Server):  # type: ignore[misc] # Petals is pub
             return self._leave_for(request)
         if self._placement.sidecar_in_touch():
             return False
-        self._rebalances = bool(super()._should_choose_other_blocks())
+        # A sidecar may have come while the swarm was read.
+        self._rebalances = bool(super()._should_choose_other_blocks()) and not self._placement.sidecar_in_touch()
         if self._rebalances:
             self._fallback = self._served
             self._placement.show(ServerPhase.STOPPING, self._served)
