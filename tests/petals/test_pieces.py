@@ -10,7 +10,7 @@ from swarmkeel.control.petals_placement import Placement
 from swarmkeel.control.petals_stop import WakeableStop
 from swarmkeel.control.protocol import RestartPhase, RestartRequest, ServerPhase
 from swarmkeel.swarm.span import Span
-from tests.petals.support import PATIENCE
+from tests.petals.support import PATIENCE, PETALS_PYTHON
 
 _REQUEST = RestartRequest("one", Span(4, 8), None, "a test")
 
@@ -92,6 +92,18 @@ def test_a_failed_restart_is_shown_with_its_reason_and_is_not_wanted_any_more() 
     assert restart is not None
     assert (restart.phase, restart.error) == (RestartPhase.FAILED, "out of memory")
     assert placement.wanted is None
+
+
+def test_names_that_an_older_hivemind_offers_stay_what_they_are() -> None:
+    program = """
+import hivemind, hivemind.dht
+hivemind.PeerID = hivemind.dht.DHTNode = theirs = object()
+from swarmkeel.control.petals_hivemind import restore_hivemind_names
+restore_hivemind_names()
+assert hivemind.PeerID is hivemind.dht.DHTNode is theirs
+"""
+    run = subprocess.run([PETALS_PYTHON, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_its_own_arguments_are_checked_before_petals_is_imported() -> None:
