@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
-from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards, breaker_release
+from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards, breaker_release, movable_at
 from swarmkeel.daemon.move import Move, MoveStep
 from swarmkeel.swarm.span import Span
 
@@ -142,3 +142,55 @@ def test_guards_never_invent_a_move(steps: list[tuple[MoveStep, float]], uptime:
     guarded = apply_guards(wanted(), view(moves=moves, span_since=NOW - uptime), SETTINGS, dry_run=False)
     assert guarded.verdict in (Verdict.MOVING, Verdict.HOLDING)
     assert guarded.target == wanted().target
+
+
+def closing_a_hole() -> Decision:
+    numbers = SwarmNumbers(bottleneck_rps=0, bound_rps=2, uncovered_blocks=3)
+    reason = Reason(name="closes_holes", values={"uncovered": 3, "moves": 1})
+    healed = numbers.model_copy(update={"uncovered_blocks": 0})
+    return wanted().model_copy(update={"reasons": (reason,), "before": numbers, "after": healed})
+
+
+def test_a_move_that_closes_a_hole_waits_only_for_what_protects_against_harm() -> None:
+    in_a_hurry = view(moves=(move(MoveStep.DONE, 10),), span_since=NOW, confirmations=1, servers=10, others_moving=5)
+    assert holding(in_a_hurry) == ["cooldown", "minimum_uptime", "too_many_moving", "confirmation"]
+    assert holding(in_a_hurry, closing_a_hole()) == []
+    day = tuple(move(MoveStep.DONE, ago) for ago in (3000, 2000, 1000))
+    assert holding(view(moves=day), closing_a_hole()) == ["moves_per_day"]
+    assert holding(view(pinned=True), closing_a_hole()) == ["pinned"]
+    assert holding(view(server_state="joining"), closing_a_hole()) == ["restart_running"]
+    assert holding(view(moves=(move(MoveStep.FAILED, 150),)), closing_a_hole()) == ["breaker"]
+
+
+@pytest.mark.parametrize(
+    ("servers", "others", "held"), [(0, 2, False), (9, 2, False), (9, 3, True), (40, 4, False), (40, 5, True)]
+)
+def test_a_tenth_of_the_servers_may_be_on_the_move_and_always_two(servers: int, others: int, *, held: bool) -> None:
+    crowded = view(servers=servers, others_moving=others)
+    assert holding(crowded) == ["too_many_moving"] * held
+    assert holding(crowded, wanted(own_span=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 0.0),
+        ({"moves": (move(MoveStep.DONE, 30),)}, NOW + 70),
+        ({"span_since": NOW - 20}, NOW + 30),
+        ({"span_since": NOW - 20, "moves": (move(MoveStep.DONE, 60),)}, NOW + 40),
+        ({"pinned": True}, None),
+        ({"moves": (move(MoveStep.FAILED, 150),)}, None),
+        ({"moves": tuple(move(MoveStep.DONE, ago) for ago in (3000, 2000, 1000))}, None),
+    ],
+)
+def test_others_are_told_when_the_guards_would_let_the_server_be_moved(
+    changes: dict[str, object], expected: float | None
+) -> None:
+    told = movable_at(view(**changes), SETTINGS)
+    assert told == expected
+    if told is not None:
+        assert holding(view(**changes, now=max(told, NOW))) == []
+
+
+def test_a_server_that_is_only_coming_up_is_not_movable_before_its_minimum_uptime() -> None:
+    assert movable_at(view(span_since=None), SETTINGS) == NOW + SETTINGS.minimum_uptime

@@ -46,6 +46,11 @@ SENTENCES: Final[Mapping[str, str]] = {
     "confirmation": "{seen} of {needed} snapshots in a row confirm the move",
     "restart_running": "the server is {state} and restart {restart} is not over",
     "pinned": "the server's blocks are pinned by its operator",
+    "too_many_moving": "{moving} of {servers} servers are on the move already, more than {limit:.3g}",
+    "claim_settling": "the move to {target} is claimed, the others have {seconds:.0f} s more to see it",
+    "claim_overtaken": "the claim on {target} is withdrawn: older claims make {other} the better place",
+    "prefetching": "the server fetches the weights of {target} while it serves, for {seconds:.0f} s now",
+    "prefetch_failed": "the weights of {target} could not be fetched, the next try is in {remaining_seconds:.0f} s",
     "breaker": "{failures} moves in a row failed, the next may start in {remaining_seconds:.0f} s",
     # would_move, moving, failed, disabled
     "dry_run": "dry run: nothing is told to the server",

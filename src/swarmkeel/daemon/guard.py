@@ -8,9 +8,14 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from swarmkeel.balance.decision import Decision, Reason, Verdict
+from swarmkeel.daemon.claiming import is_emergency
 from swarmkeel.daemon.move import Move, MoveStep
 
 SECONDS_PER_DAY: Final = 86_400.0
+MOVING_SHARE: Final = 0.1
+"""Of the servers; while more are on the move nobody knows what the swarm will look like when they are done."""
+MOVING_AT_LEAST: Final = 2
+"""So many may always be on the move, however small the swarm."""
 
 
 class GuardSettings(BaseModel):
@@ -37,6 +42,8 @@ class GuardView(BaseModel):
         span_since: Since when the present span is served, as far as this sidecar knows; seconds since the epoch.
         moves: Moves of this server, oldest first; at least those of the last day and the last failures in a row.
         confirmations: Snapshots in a row that led to a move, the present one included.
+        servers: Servers that the snapshot shows JOINING or ONLINE.
+        others_moving: Those of them, the own one left out, whose moves are unfinished, see `claiming.count_moving`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,16 +55,22 @@ class GuardView(BaseModel):
     span_since: float | None
     moves: tuple[Move, ...]
     confirmations: int
+    servers: int = 0
+    others_moving: int = 0
 
 
 def apply_guards(decision: Decision, view: GuardView, settings: GuardSettings, *, dry_run: bool) -> Decision:
     """Turn a wanted move into `holding` or, in a dry run, into `would_move`; other decisions pass unchanged.
 
-    A server without blocks serves nobody, so nothing that protects what it serves holds its first placement back.
+    A server without blocks serves nobody, so nothing that protects what it serves holds its first placement back. A move
+    that closes a hole does not wait for what only protects against needless moves: nothing works until it is made.
     """
     if decision.verdict is not Verdict.MOVING:
         return decision
-    guards = ALWAYS if decision.own_span is None else (*ALWAYS, *WHILE_SERVING)
+    if decision.own_span is None:
+        guards = ALWAYS
+    else:
+        guards = (*ALWAYS, *WHILE_SERVING) if is_emergency(decision) else (*ALWAYS, *WHILE_SERVING, *UNLESS_URGENT)
     holding = tuple(reason for reason in (guard(view, settings) for guard in guards) if reason is not None)
     if holding:
         return decision.model_copy(update={"verdict": Verdict.HOLDING, "reasons": (*holding, *decision.reasons)})
@@ -65,6 +78,24 @@ def apply_guards(decision: Decision, view: GuardView, settings: GuardSettings, *
         reasons = (Reason(name="dry_run"), *decision.reasons)
         return decision.model_copy(update={"verdict": Verdict.WOULD_MOVE, "reasons": reasons})
     return decision
+
+
+def movable_at(view: GuardView, settings: GuardSettings) -> float | None:
+    """Say from when on the guards would let this server be moved, for others to plan with.
+
+    Returns:
+        Seconds since the epoch, 0 if nothing holds it; None if not even a hole would let it move now: pinned, out of
+        its budget of moves, or held by the breaker.
+    """
+    if any(guard(view, settings) is not None for guard in (_pinned, _breaker, _moves_per_day)):
+        return None
+    waits = []
+    if (held := _cooldown(view, settings)) is not None:
+        waits.append(settings.cooldown - float(held.values["since_seconds"] or 0.0))
+    if (held := _minimum_uptime(view, settings)) is not None:
+        waits.append(settings.minimum_uptime - float(held.values["since_seconds"] or 0.0))
+    # A clock that goes a little ahead must not make others wait for a server that waits for nothing.
+    return view.now + max(waits) if waits else 0.0
 
 
 def breaker_release(moves: Sequence[Move], settings: GuardSettings) -> tuple[int, float]:
@@ -136,6 +167,14 @@ def _moves_per_day(view: GuardView, settings: GuardSettings) -> Reason | None:
     return Reason(name="moves_per_day", values={"moves": moves, "limit": settings.moves_per_day})
 
 
+def _too_many_moving(view: GuardView, _: GuardSettings) -> Reason | None:
+    limit = max(MOVING_AT_LEAST, MOVING_SHARE * view.servers)
+    if view.others_moving <= limit:
+        return None
+    values = {"moving": view.others_moving, "servers": view.servers, "limit": limit}
+    return Reason(name="too_many_moving", values=values)
+
+
 def _confirmation(view: GuardView, settings: GuardSettings) -> Reason | None:
     if view.confirmations >= settings.confirmations:
         return None
@@ -144,4 +183,5 @@ def _confirmation(view: GuardView, settings: GuardSettings) -> Reason | None:
 
 Guard = Callable[[GuardView, GuardSettings], Reason | None]
 ALWAYS: Final[tuple[Guard, ...]] = (_pinned, _restart_running, _breaker)
-WHILE_SERVING: Final[tuple[Guard, ...]] = (_cooldown, _minimum_uptime, _moves_per_day, _confirmation)
+WHILE_SERVING: Final[tuple[Guard, ...]] = (_moves_per_day,)
+UNLESS_URGENT: Final[tuple[Guard, ...]] = (_cooldown, _minimum_uptime, _too_many_moving, _confirmation)
