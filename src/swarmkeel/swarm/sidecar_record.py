@@ -1,0 +1,162 @@
+"""The record that a sidecar keeps in the DHT, and how it is checked.
+
+On the wire it is a plain tuple `(version, fields)` with `fields` a dictionary of numbers, texts and lists, below
+`MAX_RECORD_BYTES`. Unknown fields are passed over, so that a later version of the same meaning can tell more. Everything
+that comes from the DHT is unsigned and untrusted: what is not accepted is rejected one record at a time with a reason of
+a small fixed set, and no record makes anything else be raised. Whether an accepted record can be true is for
+`swarm.sidecar_check`.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Final
+
+from swarmkeel.errors import SwarmkeelError
+from swarmkeel.swarm.sidecar import SIDECAR_VERSION, Claim, Sidecar
+from swarmkeel.swarm.span import Span
+
+MAX_RECORD_BYTES: Final = 1024
+"""Larger records are refused unread; an honest one has 200 to 500 bytes."""
+MAX_SHAPES: Final = 8
+"""Numbers of blocks that one server may tell."""
+MAX_LOAD_SECONDS: Final = 86_400.0
+_MAX_BLOCKS: Final = 100_000
+_MAX_DIGEST: Final = 16
+_HEX: Final = frozenset("0123456789abcdef")
+_LATEST: Final = 1e12
+"""Seconds since the epoch; later moments are nonsense."""
+
+
+class SidecarRejection(StrEnum):
+    """Why a sidecar's record was not accepted: stable names."""
+
+    TOO_LARGE = "too_large"
+    """It has more bytes than `MAX_RECORD_BYTES`."""
+    SHAPE = "shape"
+    """It is not (version, fields)."""
+    VERSION = "version"
+    """Its version is not the one that is understood here."""
+    MOVABLE_AT = "movable_at"
+    """The time is neither left out nor a finite number."""
+    LOAD_SECONDS = "load_seconds"
+    """The load time is no number from 0 to a day."""
+    SHAPES = "shapes"
+    """The numbers of blocks are no short list of (blocks, requests a second)."""
+    CLAIM = "claim"
+    """The claim has no two spans, or a number of it is none."""
+
+
+class SidecarRejected(SwarmkeelError, ValueError):  # noqa: N818 -- named after what happened to the record
+    """A record is not what a sidecar tells.
+
+    Attributes:
+        reason: Why. The record itself is not kept: its text may be hostile.
+    """
+
+    def __init__(self, reason: SidecarRejection) -> None:
+        super().__init__(f"sidecar's record rejected: {reason.value}", "the sidecar that tells it has to be mended")
+        self.reason = reason
+
+
+def sidecar_to_wire(sidecar: Sidecar) -> tuple[int, dict[str, object]]:
+    """Give the value that is stored in the DHT; the peer id is its subkey."""
+    fields: dict[str, object] = {"movable_at": sidecar.movable_at, "load_seconds": sidecar.load_seconds}
+    if sidecar.shapes:
+        fields["shapes"] = [[length, throughput] for length, throughput in sidecar.shapes[:MAX_SHAPES]]
+    if sidecar.claim is not None:
+        claim = sidecar.claim
+        fields["claim"] = {
+            "origin": None if claim.origin is None else [claim.origin.start, claim.origin.end],
+            "target": [claim.target.start, claim.target.end],
+            "made_at": claim.made_at,
+            "expires_at": claim.expires_at,
+            "throughput": claim.throughput,
+            "gain_rps": claim.gain_rps,
+            "digest": claim.digest[:_MAX_DIGEST],
+        }
+    return sidecar.version, fields
+
+
+def sidecar_from_wire(peer_id: str, value: object) -> Sidecar | None:
+    """Check and read what is stored in the DHT.
+
+    Args:
+        peer_id: The subkey: the server's base58 peer id.
+        value: What is stored there, decoded.
+
+    Returns:
+        The record; None if it was withdrawn.
+
+    Raises:
+        SidecarRejected: If it is anything else.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, tuple | list) or len(value) != 2:  # noqa: PLR2004 - (version, fields)
+        raise SidecarRejected(SidecarRejection.SHAPE)
+    version, fields = value
+    if type(version) is not int or not isinstance(fields, dict):
+        raise SidecarRejected(SidecarRejection.SHAPE)
+    if version != SIDECAR_VERSION:
+        raise SidecarRejected(SidecarRejection.VERSION)
+    movable_at, claim = fields.get("movable_at"), fields.get("claim")
+    return Sidecar(
+        peer_id=peer_id,
+        movable_at=None if movable_at is None else _number(movable_at, _LATEST, SidecarRejection.MOVABLE_AT),
+        load_seconds=_number(fields.get("load_seconds"), MAX_LOAD_SECONDS, SidecarRejection.LOAD_SECONDS),
+        shapes=_shapes(fields.get("shapes", ())),
+        claim=None if claim is None else _claim(claim),
+        version=version,
+    )
+
+
+def _number(value: object, largest: float, reason: SidecarRejection) -> float:
+    """Give a finite number from 0 to `largest`; what hostile records hold instead may not even be comparable."""
+    if type(value) is not float and type(value) is not int:
+        raise SidecarRejected(reason)
+    if not 0 <= value <= largest:  # NaN fails this too
+        raise SidecarRejected(reason)
+    return float(value)
+
+
+def _shapes(value: object) -> tuple[tuple[int, float], ...]:
+    if not isinstance(value, tuple | list) or len(value) > MAX_SHAPES:
+        raise SidecarRejected(SidecarRejection.SHAPES)
+    shapes = []
+    for entry in value:
+        if not isinstance(entry, tuple | list) or len(entry) != 2 or type(entry[0]) is not int:  # noqa: PLR2004 - a pair
+            raise SidecarRejected(SidecarRejection.SHAPES)
+        if not 0 < entry[0] <= _MAX_BLOCKS:
+            raise SidecarRejected(SidecarRejection.SHAPES)
+        shapes.append((entry[0], _number(entry[1], math.nextafter(math.inf, 0), SidecarRejection.SHAPES)))
+    return tuple(shapes)
+
+
+def _claim(value: object) -> Claim:
+    if not isinstance(value, dict):
+        raise SidecarRejected(SidecarRejection.CLAIM)
+    origin, digest = value.get("origin"), value.get("digest", "")
+    if not isinstance(digest, str) or len(digest) > _MAX_DIGEST or not _HEX.issuperset(digest):
+        raise SidecarRejected(SidecarRejection.CLAIM)
+    gain = value.get("gain_rps", 0.0)
+    if type(gain) not in (int, float) or not abs(gain) < math.inf:
+        raise SidecarRejected(SidecarRejection.CLAIM)
+    return Claim(
+        origin=None if origin is None else _span(origin),
+        target=_span(value.get("target")),
+        made_at=_number(value.get("made_at"), _LATEST, SidecarRejection.CLAIM),
+        expires_at=_number(value.get("expires_at"), _LATEST, SidecarRejection.CLAIM),
+        throughput=_number(value.get("throughput"), math.nextafter(math.inf, 0), SidecarRejection.CLAIM),
+        gain_rps=float(gain),
+        digest=digest,
+    )
+
+
+def _span(value: object) -> Span:
+    match value:
+        case [start, end] if type(start) is int and type(end) is int and 0 <= start < end <= _MAX_BLOCKS:
+            return Span(start, end)
+        case _:
+            raise SidecarRejected(SidecarRejection.CLAIM)
