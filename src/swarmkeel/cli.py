@@ -21,6 +21,7 @@ from swarmkeel.commands.demo import demo
 from swarmkeel.commands.explain import explain
 from swarmkeel.commands.history import history
 from swarmkeel.commands.run import run
+from swarmkeel.commands.simulate import simulate
 from swarmkeel.commands.snapshot import snapshot
 from swarmkeel.commands.supervise import supervise
 from swarmkeel.errors import SwarmkeelError
@@ -38,6 +39,7 @@ app.command("check-config")(check_config)
 app.command()(snapshot)
 app.command()(explain)
 app.command()(history)
+app.command()(simulate)
 app.command()(supervise)
 
 

@@ -1,0 +1,211 @@
+"""The DHT as many readers see it: records that show late, get lost, expire, and are read incompletely or late."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final, Generic, TypeVar
+
+from swarmkeel.simulation.events import EventQueue
+from swarmkeel.simulation.scenario import DhtPart
+from swarmkeel.swarm.record import ServerInfo, ServerState
+from swarmkeel.swarm.remote import RemoteSpanInfo
+from swarmkeel.swarm.sidecar import Sidecar
+from swarmkeel.swarm.span import Span
+
+_Value = TypeVar("_Value")
+_Computed = TypeVar("_Computed")
+
+_HISTORY_LENGTH: Final = 4096
+
+
+@dataclass(slots=True)
+class View(Generic[_Value]):
+    """The records of a table at some time. Whatever is computed from it is computed once, for all who read it.
+
+    Attributes:
+        number: Counts the table's changes; -1 for a view that only one reader has.
+        entries: The records by peer id; not to be changed.
+    """
+
+    number: int
+    entries: Mapping[str, _Value]
+    _computed: dict[Hashable, object] = field(default_factory=dict)
+
+    def compute(self, key: Hashable, function: Callable[[], _Computed]) -> _Computed:
+        """Give what `function` gives, computed only the first time that this is asked for under this key."""
+        if key not in self._computed:
+            self._computed[key] = function()
+        return self._computed[key]  # type: ignore[return-value]  # each key has one function
+
+
+class Table(Generic[_Value]):
+    """Expiring records, one a peer, with all their former states.
+
+    Args:
+        queue: Simulated time.
+    """
+
+    def __init__(self, queue: EventQueue) -> None:
+        self._queue = queue
+        self._records: dict[str, tuple[_Value, float]] = {}
+        self._times = [-1.0]
+        self._views: list[View[_Value]] = [View(0, {})]
+        self._changes = 0
+
+    def put(self, peer_id: str, value: _Value | None, expires_at: float) -> None:
+        """Replace a peer's record at once; None takes it away."""
+        former = self._records.get(peer_id)
+        if value is None:
+            if former is not None:
+                del self._records[peer_id]
+                self._changed()
+            return
+        self._records[peer_id] = (value, expires_at)
+        if former is None:
+            self._queue.at(expires_at, lambda: self._expire(peer_id))
+        if former is None or former[0] != value:
+            self._changed()
+
+    def _expire(self, peer_id: str) -> None:
+        record = self._records.get(peer_id)
+        if record is None:
+            return
+        if record[1] > self._queue.now:
+            self._queue.at(record[1], lambda: self._expire(peer_id))
+            return
+        del self._records[peer_id]
+        self._changed()
+
+    def _changed(self) -> None:
+        self._changes += 1
+        view = View(self._changes, {peer_id: value for peer_id, (value, _) in self._records.items()})
+        if self._times[-1] == self._queue.now:
+            self._views[-1] = view
+            return
+        self._times.append(self._queue.now)
+        self._views.append(view)
+        if len(self._times) > 2 * _HISTORY_LENGTH:
+            del self._times[:_HISTORY_LENGTH], self._views[:_HISTORY_LENGTH]
+
+    def at(self, time: float) -> View[_Value]:
+        """Give the table as it was at a time, or the oldest state that is still known."""
+        return self._views[max(bisect_right(self._times, time) - 1, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one reading of the DHT showed.
+
+    Attributes:
+        servers: The servers' spans, in no particular order.
+        answered: Share of the block keys that were answered.
+        missed: Peers whose records were all missed.
+        read_at: The time whose state it shows.
+    """
+
+    servers: View[RemoteSpanInfo[str]]
+    answered: float
+    missed: frozenset[str]
+    read_at: float
+
+
+class Dht:
+    """Both tables: what servers announce of their blocks, and what sidecars tell each other.
+
+    Args:
+        queue: Simulated time.
+        world: How it lags and forgets.
+        total_blocks: Blocks of the model.
+        draw: Its own source of randomness.
+    """
+
+    def __init__(self, queue: EventQueue, world: DhtPart, total_blocks: int, draw: Random) -> None:
+        self._queue = queue
+        self._world = world
+        self._total_blocks = total_blocks
+        self._draw = draw
+        self.servers: Table[RemoteSpanInfo[str]] = Table(queue)
+        self.sidecars: Table[Sidecar] = Table(queue)
+
+    def announce(self, peer_id: str, span: RemoteSpanInfo[str] | None, clock_offset: float = 0.0) -> None:
+        """Store a server's record, JOINING or ONLINE; None stands for OFFLINE.
+
+        Args:
+            peer_id: The server.
+            span: Where it says that it is.
+            clock_offset: Its clock minus true time: its records expire by its own clock.
+        """
+        if self._draw.random() < self._world.lost_write_share:
+            return
+        expires_at = self._queue.now + self._world.expiration + clock_offset
+        self._queue.after(self._store_delay(), lambda: self.servers.put(peer_id, span, expires_at))
+
+    def tell(self, sidecar: Sidecar, *, lost: bool, extra_delay: float, lifetime: float) -> None:
+        """Store a sidecar's record."""
+        if lost:
+            return
+        expires_at = self._queue.now + lifetime
+        self._queue.after(
+            self._store_delay() + extra_delay, lambda: self.sidecars.put(sidecar.peer_id, sidecar, expires_at)
+        )
+
+    def _store_delay(self) -> float:
+        mean = self._world.store_delay
+        return self._draw.expovariate(1.0 / mean) if mean else 0.0
+
+    def _seen_time(self, draw: Random) -> float:
+        """Say which moment's state a reading that ends now shows."""
+        time = self._queue.now - self._world.read_delay
+        if draw.random() < self._world.stale_read_share:
+            time -= draw.uniform(0.0, self._world.stale_seconds)
+        return time
+
+    def read(self, draw: Random) -> Reading:
+        """Read all block keys; the reading ends now.
+
+        Args:
+            draw: The reader's source of randomness.
+        """
+        time = self._seen_time(draw)
+        view = self.servers.at(time)
+        loss = self._world.bad_read_loss if draw.random() < self._world.bad_read_share else self._world.lost_key_share
+        lost = [block for block in range(self._total_blocks) if draw.random() < loss] if loss else []
+        if not lost:
+            return Reading(view, 1.0, frozenset(), time)
+        answered = 1 - len(lost) / self._total_blocks
+        shortest = view.compute("shortest", lambda: min((span.length for span in view.entries.values()), default=1))
+        if len(lost) < shortest:
+            return Reading(view, answered, frozenset(), time)
+        gone = set(lost)
+        missed = frozenset(
+            peer_id
+            for peer_id, span in view.entries.items()
+            if span.length <= len(lost) and all(block in gone for block in range(span.start, span.end))
+        )
+        if not missed:
+            return Reading(view, answered, missed, time)
+        entries = {peer_id: span for peer_id, span in view.entries.items() if peer_id not in missed}
+        return Reading(View(-1, entries), answered, missed, time)
+
+    def read_sidecars(self, draw: Random) -> View[Sidecar]:
+        """Read what sidecars tell; the reading ends now."""
+        return self.sidecars.at(self._seen_time(draw))
+
+
+def ordered_spans(view: View[RemoteSpanInfo[str]]) -> dict[str, RemoteSpanInfo[str]]:
+    """Give the spans in the order of Petals' `compute_spans`: by first block, then by peer id."""
+    return view.compute(
+        "ordered",
+        lambda: {
+            span.peer_id: span for span in sorted(view.entries.values(), key=lambda span: (span.start, span.peer_id))
+        },
+    )
+
+
+def announced(peer_id: str, span: Span, state: ServerState, throughput: float) -> RemoteSpanInfo[str]:
+    """Make a server's record as `compute_spans` gives it."""
+    info = ServerInfo(state, throughput, start_block=span.start, end_block=span.end)
+    return RemoteSpanInfo(peer_id, span.start, span.end, info)
