@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from swarmkeel.control.fields import parse_json, render_json
 from swarmkeel.control.protocol import (
+    PrefetchPhase,
     PrefetchRequest,
+    PrefetchStatus,
     Problem,
     RestartPhase,
     RestartRequest,
@@ -70,6 +72,9 @@ restart_statuses = st.builds(
     progress=st.none() | st.floats(0, 1),
     error=st.none() | texts,
 )
+prefetch_statuses = st.builds(
+    PrefetchStatus, id=names, span=spans, phase=st.sampled_from(PrefetchPhase), error=st.none() | texts
+)
 statuses = st.builds(
     ServerStatus,
     implementation=names,
@@ -88,6 +93,7 @@ statuses = st.builds(
     max_blocks=st.none() | st.integers(20, 30),
     compute_rps=st.none() | rates,
     network_rps=st.none() | rates,
+    prefetch=st.none() | prefetch_statuses,
 )
 restart_requests = st.one_of(
     st.builds(
@@ -104,7 +110,7 @@ class Message(Protocol):
     def from_json(cls, source: object) -> Message: ...
 
 
-READERS: list[type[Message]] = [ServerStatus, RestartStatus, RestartRequest, PrefetchRequest, Problem]
+READERS: list[type[Message]] = [ServerStatus, RestartStatus, PrefetchStatus, RestartRequest, PrefetchRequest, Problem]
 
 
 def over_the_wire(message: Message) -> Message:
@@ -115,6 +121,7 @@ def over_the_wire(message: Message) -> Message:
     st.one_of(
         statuses,
         restart_statuses,
+        prefetch_statuses,
         restart_requests,
         st.builds(PrefetchRequest, id=names, span=spans),
         st.builds(
@@ -177,7 +184,7 @@ def test_any_json_is_read_or_refused_in_one_line(reader: type[Message], source: 
 def test_any_value_of_any_field_is_read_or_refused_in_one_line(
     reader: type[Message], good: dict[str, Any], data: st.DataObject, value: object
 ) -> None:
-    name = data.draw(st.sampled_from([*good, "min_blocks", "max_blocks", "compute_rps"]))
+    name = data.draw(st.sampled_from([*good, "min_blocks", "max_blocks", "compute_rps", "prefetch"]))
     check_read_or_refused(reader, {**good, name: value})
 
 

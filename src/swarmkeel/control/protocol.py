@@ -98,6 +98,55 @@ class RestartStatus:
         )
 
 
+class PrefetchPhase(StrEnum):
+    """How far fetching weights has come; the last two are final."""
+
+    FETCHING = "fetching"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class PrefetchStatus:
+    """The last prefetch that the server was asked for.
+
+    Attributes:
+        id: The id that the sidecar gave it.
+        span: The blocks whose weights it was asked to fetch.
+        phase: How far it has come.
+        error: Why it failed; None otherwise.
+    """
+
+    id: str
+    span: Span
+    phase: PrefetchPhase
+    error: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Give the prefetch as the protocol writes it."""
+        return {
+            "id": self.id,
+            "span": self.span.to_json(),
+            "phase": str(self.phase),
+            "error": None if self.error is None else printable(self.error, MAX_TEXT_LENGTH),
+        }
+
+    @classmethod
+    def from_json(cls, source: object) -> PrefetchStatus:
+        """Check and read a prefetch.
+
+        Raises:
+            ValueError: What is wrong with it, in one line.
+        """
+        fields = Fields(source, "prefetch")
+        return cls(
+            id=fields.identifier("id"),
+            span=fields.span("span"),
+            phase=fields.phase("phase", PrefetchPhase),
+            error=fields.text("error") if fields.has("error") else None,
+        )
+
+
 @dataclass(frozen=True)
 class ServerStatus:
     """Answer to `GET /v1/status`.
@@ -116,6 +165,7 @@ class ServerStatus:
         capabilities: Optional requests that it understands: `prefetch`, `drain`.
         restart: The last restart it was asked for.
         min_blocks, max_blocks, compute_rps, network_rps: Told by servers that can hold different numbers of blocks.
+        prefetch: The last prefetch it was asked for; None where there was none, or where the server does not tell.
     """
 
     implementation: str
@@ -134,6 +184,7 @@ class ServerStatus:
     max_blocks: int | None = None
     compute_rps: float | None = None
     network_rps: float | None = None
+    prefetch: PrefetchStatus | None = None
 
     @property
     def lengths(self) -> range:
@@ -143,12 +194,13 @@ class ServerStatus:
         return range(least, most + 1)
 
     def to_json(self) -> dict[str, object]:
-        """Give the status as the protocol writes it; what the server does not tell of the last four is left out."""
-        flexible = {
+        """Give the status as the protocol writes it; what the server does not tell of the last five is left out."""
+        optional = {
             "min_blocks": self.min_blocks,
             "max_blocks": self.max_blocks,
             "compute_rps": None if self.compute_rps is None else float(self.compute_rps),
             "network_rps": None if self.network_rps is None else float(self.network_rps),
+            "prefetch": None if self.prefetch is None else self.prefetch.to_json(),
         }
         return {
             "protocol": PROTOCOL_VERSION,
@@ -164,7 +216,7 @@ class ServerStatus:
             "sessions": self.sessions,
             "capabilities": list(self.capabilities),
             "restart": None if self.restart is None else self.restart.to_json(),
-            **{name: value for name, value in flexible.items() if value is not None},
+            **{name: value for name, value in optional.items() if value is not None},
         }
 
     @classmethod
@@ -194,6 +246,7 @@ class ServerStatus:
             max_blocks=fields.whole("max_blocks", least=1) if fields.has("max_blocks") else None,
             compute_rps=fields.number("compute_rps") if fields.has("compute_rps") else None,
             network_rps=fields.number("network_rps") if fields.has("network_rps") else None,
+            prefetch=PrefetchStatus.from_json(fields.source["prefetch"]) if fields.has("prefetch") else None,
         )
         if status.span is not None and status.span.end > status.total_blocks:
             fields.refuse("span", f"must end at total_blocks = {status.total_blocks} or before")
