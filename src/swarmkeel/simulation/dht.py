@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Final, Generic, TypeVar
 
@@ -51,12 +52,16 @@ class Table(Generic[_Value]):
     def __init__(self, queue: EventQueue) -> None:
         self._queue = queue
         self._records: dict[str, tuple[_Value, float]] = {}
+        self._newest: dict[str, float] = {}
         self._times = [-1.0]
         self._views: list[View[_Value]] = [View(0, {})]
         self._changes = 0
 
     def put(self, peer_id: str, value: _Value | None, expires_at: float) -> None:
-        """Replace a peer's record at once; None takes it away."""
+        """Replace a peer's record, unless the one that is there expires later; None stands for a tombstone."""
+        if expires_at < self._newest.get(peer_id, -1.0):
+            return
+        self._newest[peer_id] = expires_at
         former = self._records.get(peer_id)
         if value is None:
             if former is not None:
@@ -65,7 +70,7 @@ class Table(Generic[_Value]):
             return
         self._records[peer_id] = (value, expires_at)
         if former is None:
-            self._queue.at(expires_at, lambda: self._expire(peer_id))
+            self._queue.at(expires_at, partial(self._expire, peer_id))
         if former is None or former[0] != value:
             self._changed()
 
@@ -74,7 +79,7 @@ class Table(Generic[_Value]):
         if record is None:
             return
         if record[1] > self._queue.now:
-            self._queue.at(record[1], lambda: self._expire(peer_id))
+            self._queue.at(record[1], partial(self._expire, peer_id))
             return
         del self._records[peer_id]
         self._changed()
@@ -102,13 +107,13 @@ class Reading:
     Attributes:
         servers: The servers' spans, in no particular order.
         answered: Share of the block keys that were answered.
-        missed: Peers whose records were all missed.
+        lost: Blocks whose keys were not answered.
         read_at: The time whose state it shows.
     """
 
     servers: View[RemoteSpanInfo[str]]
     answered: float
-    missed: frozenset[str]
+    lost: frozenset[int]
     read_at: float
 
 
@@ -143,10 +148,14 @@ class Dht:
         expires_at = self._queue.now + self._world.expiration + clock_offset
         self._queue.after(self._store_delay(), lambda: self.servers.put(peer_id, span, expires_at))
 
-    def tell(self, sidecar: Sidecar, *, lost: bool, extra_delay: float, lifetime: float) -> None:
-        """Store a sidecar's record."""
-        if lost:
-            return
+    def tell(self, sidecar: Sidecar, *, lifetime: float, extra_delay: float = 0.0) -> None:
+        """Store a sidecar's record.
+
+        Args:
+            sidecar: The record.
+            lifetime: Seconds until it expires.
+            extra_delay: Seconds by which others see it later than usual.
+        """
         expires_at = self._queue.now + lifetime
         self._queue.after(
             self._store_delay() + extra_delay, lambda: self.sidecars.put(sidecar.peer_id, sidecar, expires_at)
@@ -172,23 +181,18 @@ class Dht:
         time = self._seen_time(draw)
         view = self.servers.at(time)
         loss = self._world.bad_read_loss if draw.random() < self._world.bad_read_share else self._world.lost_key_share
-        lost = [block for block in range(self._total_blocks) if draw.random() < loss] if loss else []
-        if not lost:
-            return Reading(view, 1.0, frozenset(), time)
+        lost = frozenset(block for block in range(self._total_blocks) if draw.random() < loss) if loss else frozenset()
         answered = 1 - len(lost) / self._total_blocks
         shortest = view.compute("shortest", lambda: min((span.length for span in view.entries.values()), default=1))
         if len(lost) < shortest:
-            return Reading(view, answered, frozenset(), time)
-        gone = set(lost)
-        missed = frozenset(
-            peer_id
+            return Reading(view, answered, lost, time)
+        # A record stands under every block of its span: the server is missed only where all of them are.
+        entries = {
+            peer_id: span
             for peer_id, span in view.entries.items()
-            if span.length <= len(lost) and all(block in gone for block in range(span.start, span.end))
-        )
-        if not missed:
-            return Reading(view, answered, missed, time)
-        entries = {peer_id: span for peer_id, span in view.entries.items() if peer_id not in missed}
-        return Reading(View(-1, entries), answered, missed, time)
+            if span.length > len(lost) or not lost.issuperset(range(span.start, span.end))
+        }
+        return Reading(view if len(entries) == len(view.entries) else View(-1, entries), answered, lost, time)
 
     def read_sidecars(self, draw: Random) -> View[Sidecar]:
         """Read what sidecars tell; the reading ends now."""

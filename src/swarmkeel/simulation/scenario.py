@@ -230,6 +230,10 @@ class SidecarPart(_Part):
     """How often a sidecar is killed, at any step."""
     restart_after: Duration = 30.0
     """How long it is away then."""
+    crash_at_step_share: Share = 0.005
+    """Share of a move's steps after which it is killed, when the step is written down and before it is acted on."""
+    claim_lifetime: PositiveDuration = 180.0
+    """How long a claim counts if it is not extended, as `claims.lifetime`."""
     cooldown: Duration = 1200.0
     """As `guards.cooldown` of the configuration."""
     minimum_uptime: Duration = 600.0

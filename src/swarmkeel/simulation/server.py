@@ -51,6 +51,7 @@ class SimulatedServer:
         phase: What it does.
         span: The blocks that it serves or loads; None without any.
         serving_since: Since when it serves; None while it does not.
+        last_outage: Seconds between leaving its last place and serving again.
         on_change: Called after every change of phase.
     """
 
@@ -69,6 +70,7 @@ class SimulatedServer:
         self.phase = Phase.IDLE
         self.span: Span | None = None
         self.serving_since: float | None = None
+        self.last_outage = 0.0
         self.on_change: Callable[[], None] = _do_nothing
         self._scenario = scenario
         self._total_blocks = total_blocks
@@ -81,6 +83,7 @@ class SimulatedServer:
         self._life = 0  # counts changes of phase, so that what was planned before one does not happen after it
         self._restart: RestartStatus | None = None
         self._left_span: Span | None = None
+        self._stopped_at: float | None = None
 
     @property
     def peer_id(self) -> str:
@@ -125,6 +128,8 @@ class SimulatedServer:
         assert self.span is not None  # noqa: S101 - both callers have set it
         self._enter(Phase.SERVING)
         self.serving_since = self._queue.now
+        if self._stopped_at is not None:
+            self.last_outage, self._stopped_at = self._queue.now - self._stopped_at, None
         self._announce(ServerState.ONLINE)
         self._truth.serves(self.peer_id, self.span)
         if self._restart is not None:
@@ -143,6 +148,7 @@ class SimulatedServer:
     def stop(self) -> None:
         """Announce OFFLINE and stop serving; its blocks are gone from memory."""
         self._enter(Phase.STOPPING)
+        self._stopped_at = self._queue.now
         self.span = None
         self._announce(None)
         self._truth.stops(self.peer_id)
@@ -203,11 +209,6 @@ class SimulatedServer:
                 done()
 
         self._queue.after(self.fate.download_seconds(self.count_missing(span), self._scenario.loads), finish)
-
-    def move_seconds(self, span: Span) -> float:
-        """Give how long it is out of service if it moves to a span now."""
-        loads = self._scenario.loads
-        return loads.shutdown + self.fate.load_seconds(self.count_missing(span), loads)
 
     # The control socket, as far as a move needs it.
 

@@ -9,12 +9,14 @@ from typing import Protocol
 from swarmkeel.simulation.bounds import BoundStep, bound_steps
 from swarmkeel.simulation.dht import Dht
 from swarmkeel.simulation.events import EventQueue
+from swarmkeel.simulation.eyes import CoordinatedDecider, Decider, PetalsDecider
 from swarmkeel.simulation.measures import RunResult, measure_run
 from swarmkeel.simulation.petals_loop import PetalsCheck, PetalsLoop
 from swarmkeel.simulation.policies import PolicySpec
 from swarmkeel.simulation.population import Fate, Population, draw_population, stream
 from swarmkeel.simulation.scenario import Scenario, Size
 from swarmkeel.simulation.server import Phase, SimulatedServer
+from swarmkeel.simulation.sidecar import ClaimCounts, SimulatedSidecar
 from swarmkeel.simulation.truth import Truth
 
 
@@ -39,6 +41,7 @@ class World:
         dht: The DHT.
         truth: What really happens.
         servers: The servers that have arrived, by peer id.
+        claims: Counts the sidecars' claims.
     """
 
     def __init__(
@@ -59,6 +62,13 @@ class World:
         self._policy = policy
         self._seed = seed
         self._audit = audit
+        self.claims = ClaimCounts()
+        self._decider: Decider
+        if policy.kind == "petals-sidecar":
+            self._decider = PetalsDecider(scenario.petals)
+        else:
+            cost = scenario.sidecars.move_cost if policy.move_cost is None else policy.move_cost
+            self._decider = CoordinatedDecider(cost)
         for fate in population.fates:
             if fate.arrives_at < scenario.ends_at:
                 self.queue.at(fate.arrives_at, partial(self._arrive, fate))
@@ -87,18 +97,30 @@ class World:
             server.leave()
 
     def _driver(self, server: SimulatedServer) -> _Driver:
-        fate = server.fate
-        adoption = self._scenario.sidecars.adoption if self._policy.adoption is None else self._policy.adoption
-        del adoption
-        fixed = fate.fixed_draw < self._scenario.hostile.fixed_share
+        fate, scenario, policy = server.fate, self._scenario, self._policy
+        total_blocks = self._population.total_blocks
+        adoption = scenario.sidecars.adoption if policy.adoption is None else policy.adoption
+        if policy.uses_sidecars and fate.adoption_draw < adoption:
+            return SimulatedSidecar(
+                server,
+                scenario,
+                total_blocks,
+                decider=self._decider,
+                queue=self.queue,
+                dht=self.dht,
+                truth=self.truth,
+                counts=self.claims,
+                draw=stream(self._seed, "sidecar", policy.name, fate.index),
+            )
+        fixed = fate.fixed_draw < scenario.hostile.fixed_share
         return PetalsLoop(
             server,
-            self._scenario,
-            self._population.total_blocks,
+            scenario,
+            total_blocks,
             queue=self.queue,
             dht=self.dht,
-            draw=stream(self._seed, "petals", self._policy.name, fate.index),
-            rebalances=self._policy.kind != "none" and not fixed,
+            draw=stream(self._seed, "petals", policy.name, fate.index),
+            rebalances=policy.kind != "none" and not fixed,
             audit=self._audit,
         )
 
@@ -141,6 +163,6 @@ def simulate(
         policy=policy.name,
         seed=seed,
         servers=size.servers,
-        claims=0,
-        claims_lost=0,
+        claims=world.claims.made,
+        claims_lost=world.claims.lost,
     )

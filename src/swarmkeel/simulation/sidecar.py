@@ -1,0 +1,412 @@
+"""A simulated sidecar: production decisions, guards, claims and moves, driven by simulated time.
+
+Its memory is lost when it is killed; its journal (moves and how far they have come) is not. Both are kept apart here as
+in the daemon, so that a sidecar that comes back resumes as the daemon does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Final
+
+from swarmkeel.balance.decision import Decision, Verdict
+from swarmkeel.balance.policy import OwnServer
+from swarmkeel.daemon.claiming import (
+    ClaimAction,
+    ClaimSettings,
+    ClaimState,
+    ClaimStep,
+    Prefetch,
+    apply_claim,
+    count_moving,
+    next_step,
+    step_under_way,
+)
+from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards, movable_at
+from swarmkeel.daemon.move import Announcement, Move, MoveLimits, MoveStep, Observation, advance, resume
+from swarmkeel.simulation.dht import Dht
+from swarmkeel.simulation.events import EventQueue
+from swarmkeel.simulation.eyes import Decider, Eyes, staying
+from swarmkeel.simulation.scenario import Scenario, SidecarPart
+from swarmkeel.simulation.server import Phase, SimulatedServer
+from swarmkeel.simulation.truth import Truth
+from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.sidecar import Claim, Sidecar
+
+EPOCH: Final = 1_000_000.0
+"""What a true clock shows at the beginning of a run."""
+_MOVES_KEPT: Final = 40
+_SECONDS_PER_DAY: Final = 86_400.0
+_LIMITS: Final = MoveLimits(request_timeout=120.0, restart_timeout=3600.0, verify_timeout=300.0)
+
+
+@dataclass(slots=True)
+class ClaimCounts:
+    """Claims of all sidecars of a run.
+
+    Attributes:
+        made: Claims published.
+        lost: Claims withdrawn before their move began.
+    """
+
+    made: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a sidecar forgets when it is killed."""
+
+    claim: ClaimState
+    wishes: int = 0
+    span_since: float | None = None
+
+
+def guard_settings(world: SidecarPart) -> GuardSettings:
+    """Give the limits of the guards."""
+    return GuardSettings(
+        cooldown=world.cooldown,
+        minimum_uptime=world.minimum_uptime,
+        moves_per_day=world.moves_per_day,
+        confirmations=world.confirmations,
+        breaker_base=1800.0,
+        breaker_max=86400.0,
+    )
+
+
+class SimulatedSidecar:
+    """Runs beside one server.
+
+    Args:
+        server: The server.
+        scenario: The world.
+        total_blocks: Blocks of the model.
+        decider: The policy.
+        queue: Simulated time.
+        dht: What it reads and writes.
+        truth: Is told what it is about to do.
+        counts: Counts claims.
+        draw: Its own source of randomness.
+    """
+
+    def __init__(
+        self,
+        server: SimulatedServer,
+        scenario: Scenario,
+        total_blocks: int,
+        *,
+        decider: Decider,
+        queue: EventQueue,
+        dht: Dht,
+        truth: Truth,
+        counts: ClaimCounts,
+        draw: Random,
+    ) -> None:
+        self._server = server
+        self._world = scenario.sidecars
+        self._total_blocks = total_blocks
+        self._decider = decider
+        self._queue = queue
+        self._dht = dht
+        self._truth = truth
+        self._counts = counts
+        self._draw = draw
+        self._guards = guard_settings(scenario.sidecars)
+        self._claims = ClaimSettings(lifetime=scenario.sidecars.claim_lifetime, prefetch_poll=15.0)
+        self._memory = _Memory(ClaimState())
+        self._journal: list[Move] = []  # the last one may be under way
+        self._load_seconds = server.fate.load_seconds(server.fate.num_blocks, scenario.loads)
+        self._told: Sidecar | None = None
+        self._process = 0  # counts lives of the sidecar, so that what a former one planned does not happen
+        self._plan_number = 0  # counts planned checks, so that only the newest one happens
+        self._is_up = False
+        self._move_count = 0
+        server.on_change = self._server_changed
+
+    # Its process.
+
+    def start(self) -> None:
+        """Begin."""
+        self._boot()
+        rate = self._world.crashes_per_day / _SECONDS_PER_DAY
+        if rate:
+            self._queue.after(self._draw.expovariate(rate), self._killed_by_chance)
+
+    def _boot(self) -> None:
+        if self._server.phase is Phase.GONE:
+            return
+        self._is_up = True
+        self._memory = _Memory(ClaimState())
+        if self._server.is_serving:
+            self._memory.span_since = self._now()
+        self._tell(self._record())
+        self._queue.after(self._world.update_period, partial(self._refresh, self._process))
+        move = self._move_under_way()
+        if move is not None:
+            self._save(resume(move, self._now()))
+            self._memory.claim = ClaimState()
+        if self._move_under_way() is not None:
+            self._poll(self._process)
+        else:
+            self._check_after(self._draw.uniform(0.0, 5.0))
+
+    def _killed_by_chance(self) -> None:
+        if self._server.phase is Phase.GONE:
+            return
+        self.kill()
+        rate = self._world.crashes_per_day / _SECONDS_PER_DAY
+        self._queue.after(self._draw.expovariate(rate), self._killed_by_chance)
+
+    def kill(self) -> None:
+        """Kill the sidecar; it is started again after a while."""
+        if self._is_up:
+            self._is_up = False
+            self._process += 1
+            self._truth.intends(self._server.peer_id, None)
+            self._queue.after(self._world.restart_after, self._boot)
+
+    def _now(self) -> float:
+        return EPOCH + self._queue.now + self._server.fate.clock_offset
+
+    def _server_changed(self) -> None:
+        if self._server.phase is Phase.GONE:
+            self._is_up = False
+            self._process += 1
+        elif self._is_up:
+            self._memory.span_since = self._now() if self._server.is_serving else None
+
+    # What it tells others.
+
+    def _record(self) -> Sidecar:
+        """Give what it tells of its server now, without a claim."""
+        until = movable_at(self._guard_view(0, 0, 0), self._guards)
+        if self._told is not None and until is not None and self._told.movable_at is not None:
+            # The same moment, computed anew from another one, differs by rounding.
+            until = self._told.movable_at if abs(until - self._told.movable_at) < 1.0 else until
+        return Sidecar(self._server.peer_id, until, self._load_seconds)
+
+    def _tell(self, record: Sidecar, claim: Claim | None = None) -> None:
+        self._told = record
+        world = self._world
+        lost = self._draw.random() < world.lost_claim_share
+        late = self._draw.random() < world.late_claim_share
+        if not lost:
+            told = (
+                record if claim is None else Sidecar(record.peer_id, record.movable_at, record.load_seconds, (), claim)
+            )
+            self._dht.tell(told, lifetime=world.expiration, extra_delay=world.late_seconds if late else 0.0)
+
+    def _tell_again(self) -> None:
+        self._tell(self._record(), self._memory.claim.claim)
+
+    def _refresh(self, process: int) -> None:
+        if process == self._process and self._is_up:
+            self._tell_again()
+            self._queue.after(self._world.update_period, partial(self._refresh, process))
+
+    # Checks.
+
+    def _check_after(self, seconds: float) -> None:
+        self._plan_number += 1
+        self._queue.after(seconds, partial(self._check, self._process, self._plan_number))
+
+    def _check(self, process: int, number: int) -> None:
+        if process != self._process or number != self._plan_number or not self._is_up:
+            return
+        jitter = self._world.check_jitter
+        period = self._world.check_period * self._draw.uniform(1 - jitter, 1 + jitter)
+        if self._server.phase not in (Phase.SERVING, Phase.IDLE):
+            self._check_after(period)
+            return
+        wait = self._decide()
+        if wait is not None:
+            self._check_after(min(wait, period))
+
+    def _own(self) -> OwnServer:
+        fate = self._server.fate
+        return OwnServer(
+            peer_id=fate.peer_id,
+            span=self._server.span if self._server.is_serving else None,
+            num_blocks=fate.num_blocks,
+            throughput=fate.announced,
+            load_seconds=self._load_seconds,
+            claim=self._memory.claim.claim,
+        )
+
+    def _eyes(self) -> Eyes:
+        return Eyes(self._dht.read(self._draw), self._dht.read_sidecars(self._draw), self._total_blocks, self._now())
+
+    def _decide(self) -> float | None:
+        """Make one check. Gives the seconds until the next at the latest; None if a move has begun."""
+        own, eyes, memory = self._own(), self._eyes(), self._memory
+        seed = self._draw.getrandbits(32)
+        record = self._told
+        assert record is not None  # noqa: S101 - told at its start
+        is_known = own.span is None or eyes.shows(own.peer_id, own.span, ServerState.JOINING, ServerState.ONLINE)
+        wanted: Decision | None
+        if not eyes.is_good_enough or not is_known:
+            wanted = staying(own, Verdict.INSUFFICIENT_INFORMATION)
+        else:
+            wanted = self._decider.decide(eyes, own, record, seed)
+        if wanted is None or wanted.verdict is not Verdict.MOVING:
+            memory.wishes = 0
+            if memory.claim.claim is None:
+                return self._world.check_period * 2
+        decision = wanted or staying(own, Verdict.BALANCED)
+        if decision.verdict is Verdict.MOVING:
+            spans, told = eyes.reading.servers.entries, eyes.plausible().entries
+            moving = count_moving(spans, told, own, now=eyes.now)
+            memory.wishes += 1
+            view = self._guard_view(memory.wishes, len(spans), moving)
+            decision = apply_guards(decision, view, self._guards, dry_run=False)
+        step = next_step(
+            decision,
+            memory.claim,
+            own=own,
+            now=eyes.now,
+            can_prefetch=self._world.prefetch and own.span is not None,
+            settings=self._claims,
+        )
+        return self._follow(apply_claim(decision, step), step)
+
+    def _guard_view(self, confirmations: int, servers: int, others_moving: int) -> GuardView:
+        status = self._server.status()
+        restart = status.restart if status is not None else None
+        return GuardView.model_construct(
+            now=self._now(),
+            server_state=status.state.value if status is not None else "stopping",
+            running_restart=restart.id if restart is not None and not restart.phase.is_final else None,
+            pinned=False,
+            span_since=self._memory.span_since,
+            moves=tuple(self._journal),
+            confirmations=confirmations,
+            servers=servers,
+            others_moving=others_moving,
+        )
+
+    # Claims.
+
+    def _follow(self, decision: Decision, step: ClaimStep) -> float | None:
+        memory = self._memory
+        former = memory.claim.claim
+        memory.claim = step.state
+        claim = step.state.claim
+        match step.action:
+            case ClaimAction.PUBLISH:
+                self._counts.made += 1
+                self._counts.lost += former is not None
+                self._tell_again()
+                memory.claim = memory.claim.published(self._now())
+            case ClaimAction.WITHDRAW:
+                self._counts.lost += 1
+                self._tell_again()
+            case ClaimAction.EXTEND:
+                self._tell_again()
+            case ClaimAction.PREFETCH:
+                self._tell_again()
+                assert claim is not None  # noqa: S101 - its weights are to be fetched
+                self._server.prefetch(claim.target, partial(self._fetched, self._process, claim.made_at))
+            case ClaimAction.GO:
+                self._tell_again()
+                self._begin(decision)
+                return None
+            case ClaimAction.NOTHING | ClaimAction.WAIT:
+                pass
+        self._truth.intends(self._server.peer_id, claim.target if claim is not None else None)
+        return self._world.check_period * 2 if step.look_again_at is None else step.look_again_at - self._now()
+
+    def _fetched(self, process: int, made_at: float) -> None:
+        claim = self._memory.claim.claim
+        if process != self._process or claim is None or claim.made_at != made_at or not self._is_up:
+            return
+        self._memory.claim = self._memory.claim.with_prefetch(Prefetch.DONE)
+        self._check_after(0.0)
+
+    # Moves.
+
+    def _move_under_way(self) -> Move | None:
+        return self._journal[-1] if self._journal and not self._journal[-1].is_final else None
+
+    def _save(self, move: Move) -> None:
+        """Write a move down, as the journal does before anything is done about it."""
+        if self._journal and self._journal[-1].id == move.id:
+            self._journal[-1] = move
+        else:
+            self._journal.append(move)
+            del self._journal[:-_MOVES_KEPT]
+
+    def _begin(self, decision: Decision) -> None:
+        assert decision.target is not None  # noqa: S101 - nothing else is begun
+        self._memory.claim = self._memory.claim.begun()
+        self._memory.wishes = 0
+        self._move_count += 1
+        now = self._now()
+        move = Move(
+            id=f"{self._server.peer_id}-{self._move_count}",
+            peer_id=self._server.peer_id,
+            origin=decision.own_span,
+            target=decision.target,
+            reason="simulated",
+            started_at=now,
+            step_since=now,
+        )
+        self._save(move)
+        if not self._killed_at_step():
+            self._poll(self._process)
+
+    def _killed_at_step(self) -> bool:
+        """Draw whether the sidecar dies right after it has written a step down, before it acts."""
+        if self._draw.random() >= self._world.crash_at_step_share:
+            return False
+        self.kill()
+        return True
+
+    def _poll(self, process: int) -> None:
+        move = self._move_under_way()
+        if process != self._process or not self._is_up or move is None:
+            return
+        if self._server.phase is Phase.GONE:
+            return
+        seen, shown = self._observe(move)
+        transition = advance(move, seen, _LIMITS)
+        if transition.move is not move:
+            self._save(transition.move)
+            if transition.move.step is not move.step and self._killed_at_step():
+                return
+        if transition.request is not None:
+            self._server.restart(transition.request)
+        is_over = transition.move.is_final
+        step = step_under_way(
+            self._memory.claim, is_visible=shown, is_over=is_over, now=self._now(), settings=self._claims
+        )
+        self._memory.claim = step.state
+        if step.action in (ClaimAction.WITHDRAW, ClaimAction.EXTEND):
+            self._tell_again()
+        if not is_over:
+            self._queue.after(self._world.poll_period, partial(self._poll, process))
+            return
+        if transition.move.step is MoveStep.DONE and transition.move.origin is not None:
+            self._load_seconds = self._server.last_outage
+        self._tell_again()
+        self._check_after(self._draw.uniform(0.5, 1.0) * self._world.check_period)
+
+    def _observe(self, move: Move) -> tuple[Observation, bool]:
+        """Look at the server, and at the DHT where something is verified there or a claim is out."""
+        status = self._server.status()
+        announcement, shown = Announcement.NOT_READ, False
+        span = None
+        if move.step is MoveStep.VERIFYING:
+            span = move.target
+        elif move.step is MoveStep.VERIFYING_FALLBACK:
+            span = move.origin
+        if span is not None or self._memory.claim.claim is not None:
+            eyes = self._eyes()
+            shown = eyes.shows(move.peer_id, move.target, ServerState.JOINING, ServerState.ONLINE)
+            if span is not None:
+                if eyes.shows(move.peer_id, span, ServerState.ONLINE):
+                    announcement = Announcement.ONLINE
+                elif not any(block in eyes.reading.lost for block in range(span.start, span.end)):
+                    announcement = Announcement.MISSING
+        return Observation(now=self._now(), status=status, announcement=announcement), shown
