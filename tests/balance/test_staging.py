@@ -1,0 +1,79 @@
+"""What to have on disk: where the plan after somebody's departure would put the own server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarmkeel.balance.plan import Plan, PlanServer, make_plan
+from swarmkeel.balance.staging import MAX_DEPARTURES, LikelySpan, choose_blocks_to_stage, likely_next_spans
+from swarmkeel.swarm.span import Span
+from tests.balance.test_plan import server, swarms
+
+
+def likely(total_blocks: int, peer_id: str, *servers: PlanServer) -> tuple[LikelySpan, ...]:
+    return likely_next_spans(servers, peer_id, total_blocks=total_blocks, move_cost=0.04)
+
+
+def test_the_spare_server_is_the_one_that_would_step_in() -> None:
+    swarm = (server("a", 0, 3), server("b", 0, 3), server("c", 3, 6), server("d", 6, 9))
+    assert likely(9, "a", *swarm) == (LikelySpan(Span(3, 6), 1), LikelySpan(Span(6, 9), 1))
+    # The plan would take `a`, so that `b` need not have anything ready.
+    assert likely(9, "b", *swarm) == ()
+
+
+def test_a_departure_that_no_block_feels_leads_nowhere() -> None:
+    swarm = (*(server(name, 0, 3) for name in "abcd"), server("e", 3, 6, 1.0), server("f", 3, 6, 1.0))
+    assert likely(6, "a", *swarm) == (LikelySpan(Span(3, 6), 2),)  # after e or f leaves, not after b, c or d
+
+
+def test_whole_spans_are_staged_as_far_as_they_fit() -> None:
+    spans = (LikelySpan(Span(3, 6), 3), LikelySpan(Span(5, 9), 2), LikelySpan(Span(6, 8), 1))
+    present = Span(2, 4)
+    assert choose_blocks_to_stage(spans, present, disk_blocks=0) == ()
+    assert choose_blocks_to_stage(spans, present, disk_blocks=1) == ()
+    assert choose_blocks_to_stage(spans, present, disk_blocks=2) == (4, 5)
+    assert choose_blocks_to_stage(spans, present, disk_blocks=4) == (4, 5, 6, 7)
+    assert choose_blocks_to_stage(spans, present, disk_blocks=5) == (4, 5, 6, 7, 8)
+
+
+def test_only_so_many_departures_are_thought_through() -> None:
+    swarm = tuple(server(f"p{index:03}", index, index + 1) for index in range(100))
+    plans = 0
+
+    def counting(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
+        nonlocal plans
+        plans += 1
+        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost)
+
+    assert likely_next_spans(swarm, "p000", total_blocks=100, move_cost=0.04, planner=counting) == ()
+    assert plans == MAX_DEPARTURES
+
+
+@settings(max_examples=50)
+@given(swarms())
+def test_what_is_staged_is_what_the_plan_asks_for(case: tuple[int, tuple[PlanServer, ...]]) -> None:
+    total_blocks, servers = case
+    own = servers[0]
+    for each in likely(total_blocks, own.peer_id, *servers):
+        assert each.span != own.final
+        asked = [
+            make_plan(
+                tuple(one for one in servers if one.peer_id != departing.peer_id),
+                total_blocks=total_blocks,
+                move_cost=0.04,
+            ).move_of(own.peer_id)
+            for departing in servers[1:]
+        ]
+        assert sum(move is not None and move.target == each.span for move in asked) >= each.departures
+    assert not likely(total_blocks, own.peer_id, replace(own, movable=False, movable_in_emergency=False), *servers[1:])
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=6), st.integers(0, 12))
+def test_the_disk_holds_what_is_staged(spans: list[tuple[int, int]], disk_blocks: int) -> None:
+    likely_spans = [LikelySpan(Span(start, start + length), 1) for start, length in spans]
+    staged = choose_blocks_to_stage(likely_spans, Span(2, 5), disk_blocks=disk_blocks)
+    assert len(staged) <= disk_blocks
+    assert list(staged) == sorted(set(staged) - {2, 3, 4})
