@@ -42,9 +42,10 @@ setup-tests: $(INSTALLED) ## Fetch Debian's Prometheus for the tests that need i
 
 setup-petals: $(PETALS_INSTALLED) ## Install Petals into .venv-petals, and Swarmkeel beside it as its operators do.
 
-# Petals needs older versions than Swarmkeel's sidecar does, so it has an environment of its own.
+# Petals needs older versions than Swarmkeel's sidecar does, so it has an environment of its own. What pyproject.toml says
+# has no part in it: Swarmkeel stands there as it is in the checkout, and without its dependencies.
 $(PETALS_INSTALLED): export PIP_CONSTRAINT := constraints-petals.txt
-$(PETALS_INSTALLED): pyproject.toml constraints-petals.txt | $(INSTALLED)
+$(PETALS_INSTALLED): constraints-petals.txt | $(INSTALLED)
 	@echo "Installing Petals into $(PETALS_VENV); this takes 1.6 GB and a minute or two ..."
 	@$(VENV)/bin/python -m venv --clear $(PETALS_VENV)
 	@$(PETALS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PETALS_NEEDS)
