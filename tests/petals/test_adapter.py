@@ -255,6 +255,22 @@ async def test_a_signal_while_handlers_start_leaves_no_process_behind() -> None:
         await wait_until(lambda: not any(map(process_runs, children)))
 
 
+async def test_when_a_handler_crashes_the_same_blocks_are_loaded_again() -> None:
+    async with one_server("--idle-limit", "600") as (server, _, _):
+        await move_to_the_end(server, "first", Span(0, 4))
+        former = _children(server.process.pid)
+        await move_to_the_end(server, "second", Span(4, 8))
+        handlers = set(_children(server.process.pid)) - set(former)
+        assert len(handlers) == 1
+        os.kill(handlers.pop(), signal.SIGKILL)
+        await server.wait_until_started(3)
+        # A sidecar is in touch, so that its choice holds.
+        back = await server.wait_until_online(Span(4, 8))
+        assert back.restart is not None
+        assert (back.restart.id, back.restart.phase) == ("second", RestartPhase.ONLINE)
+        assert "One of subprocesses crashed" in server.log
+
+
 async def test_draining_waits_for_open_sessions_and_refuses_new_ones() -> None:
     async with (
         one_server("--idle-limit", "600", num_blocks=8) as (server, model, dht),
@@ -277,6 +293,15 @@ async def test_draining_waits_for_open_sessions_and_refuses_new_ones() -> None:
         done = await server.wait_for_status(lambda status: status.restart.phase.is_final)
         assert done.restart is not None
         assert (done.restart.id, done.restart.phase, done.sessions) == ("second", RestartPhase.ONLINE, 0)
+
+        # Not even an open session holds a move up for longer than it is given.
+        assert "tokens" in await client.ask(prompt=[1, 2, 3], count=2, session=True)
+        await server.wait_for_status(lambda status: status.sessions == 1)
+        await move(server, "third", Span(0, 8), drain_seconds=1)
+        done = await server.wait_for_status(lambda status: status.restart.phase.is_final)
+        assert done.restart is not None
+        assert (done.restart.id, done.restart.phase, done.sessions) == ("third", RestartPhase.ONLINE, 0)
+        assert await client.ask(end=True) == {"ended": True}
         assert "tokens" in await client.ask(prompt=[1, 2, 3], count=2)
 
 

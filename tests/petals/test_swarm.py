@@ -165,7 +165,8 @@ async def _outage(server: PetalsServer, span: Span, *, prefetch: bool) -> tuple[
             while f"the weights of blocks {span} are fetched" not in server.log:
                 assert (await control.status()).state is ServerPhase.ONLINE
                 await asyncio.sleep(0.02)
-        await control.restart(RestartRequest(name, span, None, "a test", drain_seconds=1.0, conditional=False))
+        # No longer than until the last session has ended: Petals 2.2's client cannot go on with one that is cut off.
+        await control.restart(RestartRequest(name, span, None, "a test", drain_seconds=PATIENCE, conditional=False))
         stopped = None
         while True:
             status = await control.status()
