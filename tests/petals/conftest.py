@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.petals.support import PETALS_PYTHON
 
 _FIGURES: dict[str, str] = {}
+_LONGEST_SECONDS = 900
+"""For one test: it starts a dozen processes that import torch, and others may be busy on the same machine."""
 
 
 def pytest_configure() -> None:
     if not PETALS_PYTHON.exists():
         raise pytest.UsageError(f"there is no Petals environment at {PETALS_PYTHON}: run make test-petals")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(_LONGEST_SECONDS))
 
 
 @pytest.fixture

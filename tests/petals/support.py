@@ -21,6 +21,7 @@ from swarmkeel.control.protocol import ServerPhase, ServerStatus
 from swarmkeel.demo.processes import ChildProcess
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.span import Span
+from tests.support.sidecars import SidecarProcess
 from tests.support.sockets import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ PREFIX = "tinyllama"
 BLOCKS = 8
 UPDATE_PERIOD = 3.0
 """How often servers announce themselves; their records live for as long again as hivemind's clocks may differ."""
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 _QUIET = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -309,6 +310,11 @@ async def wait_for(condition: Any, process: ChildProcess, seconds: float = PATIE
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise process.failure("is not where the test waits for it") from None
+
+
+async def wait_until_moved(sidecar: SidecarProcess) -> None:
+    """Wait until a sidecar has moved its server and seen it in the DHT."""
+    await wait_for(lambda: any(event["step"] == "done" for event in sidecar.events("move_step")), sidecar.process)
 
 
 def _assignments(folder: Path, environment: Mapping[str, str]) -> list[str]:

@@ -229,12 +229,12 @@ async def test_a_load_that_runs_out_of_memory_ends_in_failed_and_lets_go_of_what
 
 
 async def test_handlers_that_do_not_start_end_the_load_in_failed() -> None:
-    async with _faulty_server("--start-limit", "20") as (server, demand):
+    async with _faulty_server("--start-limit", "30") as (server, demand):
         before = _resources(server.process.pid)
         for failure, reason in (
             ("handler ends", "NotServingError: .* exit code 3"),
             ("handler is refused", "NotServingError: .* OSError: no way to the swarm"),
-            ("handler hangs", "NotServingError: .* not started within 20 s"),
+            ("handler hangs", "NotServingError: .* not started within 30 s"),
         ):
             assert re.match(reason, await _fail_and_return(server, demand, failure))
         after = _resources(server.process.pid)
@@ -309,7 +309,7 @@ async def test_prefetch_serves_on_and_is_not_repeated_by_the_restart() -> None:
     async with one_server("--idle-limit", "600") as (server, model, _):
         await move_to_the_end(server, "first", Span(0, 4))
         assert server.socket is not None
-        async with ControlClient(server.socket, request_timeout=10) as control:
+        async with ControlClient(server.socket, request_timeout=PATIENCE) as control:
             await control.prefetch(PrefetchRequest("fetch", Span(4, 8)))
             await server.wait_for_status(lambda _: "the weights of blocks 4:8 are fetched" in server.log)
             assert (await control.status()).span == Span(0, 4)

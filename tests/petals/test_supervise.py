@@ -23,6 +23,7 @@ from tests.petals.support import (
     petals_client,
     petals_server,
     plain_server_command,
+    wait_until_moved,
 )
 from tests.support.dht import DhtPeers
 from tests.support.sidecars import SidecarProcess, short_folder, sidecar_process, write_config
@@ -107,7 +108,7 @@ async def test_sidecars_heal_a_swarm_of_unpatched_servers() -> None:
             await stack.enter_async_context(_sidecar(folder, name, dht.initial_peers, period))
             for name, period in (("a", 3.0), ("b", 45.0), ("c", 90.0))
         ]
-        await sidecars[0].wait_for("move_step", lambda event: event["step"] == "done")
+        await wait_until_moved(sidecars[0])
         moved = await servers["a"].wait_until_online(Span(4, 8))
         assert moved.peer_id == peer_ids["a"]  # another process, the same peer
         # It goes on as clients do without a limit of attempts: its view of the swarm is a while old, and libp2p lets a
@@ -141,7 +142,7 @@ async def test_blocks_that_cannot_be_loaded_bring_the_former_ones_back() -> None
         server = await stack.enter_async_context(_supervised(model, dht.initial_peers, folder, "a", Span(0, 4)))
         before = await server.wait_until_online(Span(0, 4))
         _forget_block(model, 7)
-        async with ControlClient(folder / "a.sock", request_timeout=20) as client:
+        async with ControlClient(folder / "a.sock", request_timeout=PATIENCE) as client:
             await client.restart(RestartRequest("r", Span(4, 8), if_span=Span(0, 4), reason="test"))
         failed = await server.wait_for_status(
             lambda status: status.restart is not None and status.restart.phase.is_final

@@ -24,6 +24,7 @@ from tests.petals.support import (
     local_reference,
     make_model,
     petals_client,
+    wait_until_moved,
 )
 from tests.support.dht import DhtPeers
 from tests.support.sidecars import SidecarProcess, short_folder, sidecar_process, write_config
@@ -80,7 +81,7 @@ async def test_an_idle_server_goes_where_its_sidecar_sends_it() -> None:
         await _place(servers[0], Span(0, 4))
         idle = await servers[1].wait_for_status(lambda status: status.state is ServerPhase.IDLE)
         sidecar = await stack.enter_async_context(_sidecar(folder, "b", dht, 2.0))
-        await sidecar.wait_for("move_step", lambda event: event["step"] == "done")
+        await wait_until_moved(sidecar)
         status = await servers[1].wait_until_online(Span(4, 8))
         assert status.peer_id == idle.peer_id
 

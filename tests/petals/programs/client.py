@@ -28,7 +28,7 @@ model = AutoDistributedModelForCausalLM.from_pretrained(
     max_backoff=1.0,
     ban_timeout=0.5,
     update_period=1.0,
-    request_timeout=20.0,
+    request_timeout=120.0,
 )
 print(json.dumps({"ready": True}), flush=True)
 # A session that failed closes itself when it is collected as garbage, and waits for the thread of the client's requests.
