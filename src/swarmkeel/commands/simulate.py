@@ -28,7 +28,7 @@ def simulate(
     *,
     policies: Annotated[
         str, typer.Option(help="What to compare, with commas; the others are compared with the first.")
-    ] = "petals,none",
+    ] = "petals,coordinated,none",
     seeds: Annotated[int, typer.Option(min=1, help="How many swarms are drawn.")] = 12,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed; the others follow it.")] = 0,
     sizes: Annotated[

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -181,7 +182,7 @@ class Dht:
         time = self._seen_time(draw)
         view = self.servers.at(time)
         loss = self._world.bad_read_loss if draw.random() < self._world.bad_read_share else self._world.lost_key_share
-        lost = frozenset(block for block in range(self._total_blocks) if draw.random() < loss) if loss else frozenset()
+        lost = frozenset(_lose(self._total_blocks, loss, draw))
         answered = 1 - len(lost) / self._total_blocks
         shortest = view.compute("shortest", lambda: min((span.length for span in view.entries.values()), default=1))
         if len(lost) < shortest:
@@ -194,9 +195,23 @@ class Dht:
         }
         return Reading(view if len(entries) == len(view.entries) else View(-1, entries), answered, lost, time)
 
-    def read_sidecars(self, draw: Random) -> View[Sidecar]:
-        """Read what sidecars tell; the reading ends now."""
-        return self.sidecars.at(self._seen_time(draw))
+    def read_sidecars(self, reading: Reading) -> View[Sidecar]:
+        """Read what sidecars tell, together with what servers announce: both as of the same moment."""
+        return self.sidecars.at(reading.read_at)
+
+
+def _lose(total_blocks: int, loss: float, draw: Random) -> Iterator[int]:
+    """Draw which keys are lost, each with the same probability; draws once for each lost key, not for each key."""
+    if loss <= 0:
+        return
+    if loss >= 1:
+        yield from range(total_blocks)
+        return
+    scale = math.log1p(-loss)
+    block = int(math.log(1.0 - draw.random()) / scale)
+    while block < total_blocks:
+        yield block
+        block += 1 + int(math.log(1.0 - draw.random()) / scale)
 
 
 def ordered_spans(view: View[RemoteSpanInfo[str]]) -> dict[str, RemoteSpanInfo[str]]:

@@ -236,7 +236,8 @@ class SimulatedSidecar:
         )
 
     def _eyes(self) -> Eyes:
-        return Eyes(self._dht.read(self._draw), self._dht.read_sidecars(self._draw), self._total_blocks, self._now())
+        reading = self._dht.read(self._draw)
+        return Eyes(reading, self._dht.read_sidecars(reading), self._total_blocks, self._now())
 
     def _decide(self) -> float | None:
         """Make one check. Gives the seconds until the next at the latest; None if a move has begun."""
