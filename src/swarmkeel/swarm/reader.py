@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,8 @@ import structlog
 from swarmkeel.swarm.dht_lookup import Found, Lookup
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.failures import SwarmUnreachable
-from swarmkeel.swarm.record import ServerInfo, parse_block_records
+from swarmkeel.swarm.record import RecordRejected, ServerInfo, parse_block_records, parse_peer_id
+from swarmkeel.swarm.record_memory import RecordMemory
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 
 _LOOKUP_SHARE: Final = 0.8
@@ -37,6 +39,8 @@ class SwarmReader:
         first_block: Index of the first of them.
         identity_path: The node's key file, made when missing; a new peer id for every node without.
         read_timeout: Seconds that one reading may take, joining included.
+        remember_seconds: A record that was read counts until it expires, though later readings do not show it, but no
+            longer than this after it was last seen; 0 forgets at once.
         clock: Gives the seconds since the epoch that snapshots are stamped with.
     """
 
@@ -49,6 +53,7 @@ class SwarmReader:
         first_block: int = 0,
         identity_path: Path | None = None,
         read_timeout: float = 15.0,
+        remember_seconds: float = 900.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._initial_peers = tuple(initial_peers)
@@ -58,6 +63,7 @@ class SwarmReader:
         self._identity_path = identity_path
         self._read_timeout = read_timeout
         self._clock = clock
+        self._memory = RecordMemory(remember_seconds)
         self._node: DhtNode | None = None
         self._lookup: Lookup | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -75,6 +81,11 @@ class SwarmReader:
         """The node's own peer id, base58; None without a node."""
         return None if self._node is None else self._node.peer_id
 
+    @property
+    def node(self) -> DhtNode | None:
+        """The node through which it reads at present; another one after an outage."""
+        return self._node
+
     async def open(self) -> None:
         """Start the node ahead of the first reading, which would do it too; a swarm that does not answer is no error.
 
@@ -90,17 +101,33 @@ class SwarmReader:
 
         A key is `ok` with the records of accepted servers, or without if those found are no records of servers;
         `absent` if most of the peers that should hold it say that there is nothing; else `unknown`, as where a plain
-        value stands in the place of the records.
+        value stands in the place of the records. Records that former readings have shown count until they expire: also
+        under a key that is `unknown` now, and where peers say that there is nothing.
 
         Raises:
             SwarmUnreachable: If nobody answers; the next reading may well succeed.
             InitialPeerError, IdentityError, DhtNodeError: If no node can be started, see `DhtNode.open`.
         """
+        snapshot, _ = await self.read_beside(())
+        return snapshot
+
+    async def read_beside(self, keys: Sequence[str]) -> tuple[SwarmSnapshot, Mapping[str, Found]]:
+        """Read all blocks as `read` does, and in the same search what is under some other keys.
+
+        Args:
+            keys: Keys that are none of the blocks'.
+
+        Returns:
+            The snapshot, and what was found under the other keys; remembered records are in that too.
+
+        Raises:
+            SwarmUnreachable, InitialPeerError, IdentityError, DhtNodeError: As `read`.
+        """
         async with self._one_at_a_time:
             loop = asyncio.get_running_loop()
             started = loop.time()
             deadline = started + self._read_timeout
-            found = await self._search(deadline)
+            found = await self._search((*self._keys, *keys), deadline)
             snapshot = await self._check(found, deadline)
             readings = Counter(block.reading.value for block in snapshot.blocks)
             _log.debug(
@@ -112,14 +139,15 @@ class SwarmReader:
             )
             if snapshot.rejected:
                 _log.warning("records_rejected", **snapshot.rejected)
-            return snapshot
+            now = time.time()
+            return snapshot, {key: self._with_memory(key, found[key], now) for key in keys}
 
     async def close(self) -> None:
         """End the node; a reading under way fails. May be repeated."""
         self._closed = True
         await self._drop_node()
 
-    async def _search(self, deadline: float) -> Mapping[str, Found]:
+    async def _search(self, keys: Sequence[str], deadline: float) -> Mapping[str, Found]:
         """Look for all keys; once more with a new node if p2pd went away meanwhile."""
         found: Mapping[str, Found] = {}
         for may_retry in (True, False):
@@ -130,7 +158,7 @@ class SwarmReader:
                 await self._lose_node("no_time")
                 raise self._unreachable() from None
             left = deadline - asyncio.get_running_loop().time()
-            found = await lookup.find(self._keys, seconds=left * _LOOKUP_SHARE)
+            found = await lookup.find(keys, seconds=left * _LOOKUP_SHARE)
             if node.is_alive or not may_retry:
                 break
         if not any(key.nearest for key in found.values()):
@@ -198,17 +226,28 @@ class SwarmReader:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 for key in self._keys:
-                    values, undecoded = await found[key].values(now)
+                    values, undecoded = await self._with_memory(key, found[key], now).values(now)
                     servers, unaccepted = parse_block_records(values)
                     rejected += undecoded + unaccepted
                     blocks.append(BlockReading(key, _reading(found[key], servers), servers))
         blocks += [BlockReading(key, KeyReading.UNKNOWN, {}) for key in self._keys[len(blocks) :]]
         return SwarmSnapshot(self._dht_prefix, self._first_block, tuple(blocks), read_at, rejected)
 
+    def _with_memory(self, key: str, found: Found, now: float) -> Found:
+        return replace(found, records=self._memory.merge(key, found.records, now))
+
 
 def _reading(found: Found, servers: Mapping[str, ServerInfo]) -> KeyReading:
-    if servers:
+    """Say how a key was read, by what this reading found and what all readings know."""
+    if servers and (found.conclusive or any(_names_one(subkey, servers) for subkey in found.records)):
         return KeyReading.OK
     if not found.conclusive:
         return KeyReading.UNKNOWN
     return KeyReading.OK if found.records else KeyReading.ABSENT
+
+
+def _names_one(subkey: object, servers: Mapping[str, ServerInfo]) -> bool:
+    try:
+        return parse_peer_id(subkey) in servers
+    except RecordRejected:
+        return False
