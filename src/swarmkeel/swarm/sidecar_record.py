@@ -10,6 +10,8 @@ a small fixed set, and no record makes anything else be raised. Whether an accep
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -32,6 +34,12 @@ _LATEST: Final = 1e12
 class SidecarRejection(StrEnum):
     """Why a sidecar's record was not accepted: stable names."""
 
+    PEER_ID = "peer_id"
+    """The subkey is no base58 text."""
+    NO_ROOM = "no_room"
+    """There were more records than are looked at."""
+    UNREADABLE = "unreadable"
+    """The value is no msgpack, or nested too deep."""
     TOO_LARGE = "too_large"
     """It has more bytes than `MAX_RECORD_BYTES`."""
     SHAPE = "shape"
@@ -58,6 +66,21 @@ class SidecarRejected(SwarmkeelError, ValueError):  # noqa: N818 -- named after 
     def __init__(self, reason: SidecarRejection) -> None:
         super().__init__(f"sidecar's record rejected: {reason.value}", "the sidecar that tells it has to be mended")
         self.reason = reason
+
+
+@dataclass(frozen=True)
+class BoardReading:
+    """What the board of all sidecars showed, see `swarm.sidecar_board`.
+
+    Attributes:
+        sidecars: Accepted records by their servers' peer ids; none of it has been held against the servers' own records.
+        rejected: Records that were not accepted, by `SidecarRejection`.
+        readable: Whether the board could be read: with False, that a sidecar is not on it says nothing.
+    """
+
+    sidecars: Mapping[str, Sidecar]
+    rejected: Mapping[str, int]
+    readable: bool
 
 
 def sidecar_to_wire(sidecar: Sidecar) -> tuple[int, dict[str, object]]:
