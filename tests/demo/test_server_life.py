@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.control.protocol import RestartPhase, RestartRequest, RestartStatus, ServerPhase
+from swarmkeel.control.protocol import (
+    PrefetchPhase,
+    PrefetchRequest,
+    RestartPhase,
+    RestartRequest,
+    RestartStatus,
+    ServerPhase,
+)
 from swarmkeel.demo.server_life import Announcement, Gpu, ServerIsBusyError, ServerLife, Step
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.span import Span
@@ -42,6 +49,43 @@ def test_a_load_takes_its_time_and_shows_how_far_it_is() -> None:
     done = loading.advance(14.0)
     assert done.phase is ServerPhase.ONLINE
     assert restart_of(done).phase is RestartPhase.ONLINE
+
+
+def prefetched(life: ServerLife) -> tuple[PrefetchPhase, str | None] | None:
+    status = life.prefetch_status()
+    return None if status is None else (status.phase, status.error)
+
+
+def test_blocks_that_are_not_on_disk_are_downloaded_first_and_stay_there() -> None:
+    life = online(Gpu(load_seconds=2.0, download_seconds=8.0)).accept(request(), 5.0).announced_leaving(5.0)
+    assert life.due == 5.0 + 4.0 + 2.0  # two of the four blocks of 2:6 are there already
+    assert restart_of(life, 8.0).progress == 0.5
+    back = life.advance(11.0).accept(request(OLD, identifier="back"), 20.0).announced_leaving(20.0)
+    assert back.due == 22.0
+
+
+def test_a_prefetch_downloads_while_the_server_serves_and_leaves_only_the_loading() -> None:
+    life = online(Gpu(load_seconds=2.0, download_seconds=8.0))
+    assert prefetched(life) is None
+    fetching = life.fetch(PrefetchRequest("f", NEW), 5.0)
+    assert (fetching.phase, prefetched(fetching)) == (ServerPhase.ONLINE, (PrefetchPhase.FETCHING, None))
+    assert fetching.due == 9.0
+    assert fetching.advance(8.9) == fetching
+    fetched = fetching.advance(9.0)
+    assert prefetched(fetched) == (PrefetchPhase.DONE, None)
+    assert fetched.accept(request(), 10.0).announced_leaving(10.0).due == 12.0
+    again = fetched.fetch(PrefetchRequest("g", NEW), 10.0)
+    assert prefetched(again) == (PrefetchPhase.DONE, None)
+
+
+def test_a_restart_breaks_a_prefetch_off_and_a_server_that_does_not_serve_begins_none() -> None:
+    fetching = online(Gpu(load_seconds=2.0, download_seconds=8.0)).fetch(PrefetchRequest("f", NEW), 5.0)
+    leaving = fetching.accept(request(), 6.0)
+    assert prefetched(leaving) == (PrefetchPhase.FAILED, "a restart came first")
+    assert leaving.announced_leaving(6.0).due == 6.0 + 4.0 + 2.0
+    with pytest.raises(ServerIsBusyError):
+        leaving.fetch(PrefetchRequest("g", NEW), 7.0)
+    assert prefetched(fetching.end(6.0)) == (PrefetchPhase.FAILED, "a restart came first")
 
 
 def test_a_restart_says_goodbye_before_it_loads() -> None:

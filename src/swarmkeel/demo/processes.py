@@ -213,6 +213,7 @@ def stand_in_command(settings: StandInSettings) -> list[str]:
         "--update-period": settings.update_period,
         "--lifetime": settings.lifetime,
         "--load-seconds": gpu.load_seconds,
+        "--download-seconds": gpu.download_seconds,
         "--fail-blocks": ",".join(map(str, sorted(gpu.failing_blocks))),
         "--hang-in-joining": ",".join(map(str, sorted(gpu.hanging_blocks))),
         "--sessions": gpu.sessions,

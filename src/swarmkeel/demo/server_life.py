@@ -11,7 +11,15 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from swarmkeel.control.protocol import RestartPhase, RestartRequest, RestartStatus, ServerPhase
+from swarmkeel.control.protocol import (
+    PrefetchPhase,
+    PrefetchRequest,
+    PrefetchStatus,
+    RestartPhase,
+    RestartRequest,
+    RestartStatus,
+    ServerPhase,
+)
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.span import Span
 
@@ -21,11 +29,12 @@ class Gpu:
     """How the GPU that is not there behaves.
 
     Attributes:
-        load_seconds: How long it takes to load a span, one block after the other.
+        load_seconds: How long it takes to load a span from disk, one block after the other.
         failing_blocks: A load ends in an error when it comes to one of these.
         hanging_blocks: A load stops for ever when it comes to one of these.
         sessions: Inference sessions that are open while the server is online.
         session_seconds: How long these go on once no new ones are let in.
+        download_seconds: How long it takes to download as many blocks as a span has; those on disk take no time.
     """
 
     load_seconds: float = 2.0
@@ -33,19 +42,31 @@ class Gpu:
     hanging_blocks: frozenset[int] = frozenset()
     sessions: int = 0
     session_seconds: float = math.inf
+    download_seconds: float = 0.0
 
-    def load_ends_after(self, span: Span) -> tuple[float, str | None]:
+    def download_time(self, span: Span, on_disk: frozenset[int]) -> float:
+        """Give the seconds that downloading the blocks of a span takes."""
+        missing = sum(block not in on_disk for block in range(span.start, span.end))
+        return self.download_seconds * missing / len(span)
+
+    def load_time(self, span: Span, on_disk: frozenset[int]) -> float:
+        """Give the seconds that a load without mishap takes, downloads included."""
+        return self.download_time(span, on_disk) + self.load_seconds
+
+    def load_ends_after(self, span: Span, on_disk: frozenset[int] = frozenset()) -> tuple[float, str | None]:
         """Give the seconds from the start of a load to its end, and the error that it ends in if any."""
+        seconds = self.load_time(span, on_disk)
         for index, block in enumerate(range(span.start, span.end)):
             if block in self.hanging_blocks:
                 return math.inf, None
             if block in self.failing_blocks:
-                return self.load_seconds * index / len(span), f"block {block} could not be loaded"
-        return self.load_seconds, None
+                return seconds * index / len(span), f"block {block} could not be loaded"
+        return seconds, None
 
-    def load_progress(self, span: Span, seconds: float) -> float:
+    def load_progress(self, span: Span, seconds: float, on_disk: frozenset[int] = frozenset()) -> float:
         """Give the share of a load that is done after this time, 0 to 1."""
-        done = min(seconds / self.load_seconds, 1.0) if self.load_seconds else 1.0
+        whole = self.load_time(span, on_disk)
+        done = min(seconds / whole, 1.0) if whole else 1.0
         stuck_at = [block - span.start for block in self.hanging_blocks if span.start <= block < span.end]
         return min(done, min(stuck_at) / len(span)) if stuck_at else done
 
@@ -109,6 +130,10 @@ class ServerLife:
         restart: The last restart that it was told to make.
         restart_is_over: Whether that has ended, well or not.
         restart_error: Why it failed; None otherwise.
+        on_disk: Blocks that need no download.
+        prefetch: The last prefetch that it was told to make.
+        prefetch_until: When that is done; 0 once it is over.
+        prefetch_error: Why it failed; None otherwise.
     """
 
     gpu: Gpu
@@ -120,16 +145,31 @@ class ServerLife:
     restart: RestartRequest | None = None
     restart_is_over: bool = False
     restart_error: str | None = None
+    on_disk: frozenset[int] = frozenset()
+    prefetch: PrefetchRequest | None = None
+    prefetch_until: float = 0.0
+    prefetch_error: str | None = None
 
     def begin(self, span: Span, now: float) -> ServerLife:
-        """Load blocks by its own choice.
+        """Load blocks by its own choice; those are on its disk, since it had them in its last life.
 
         Raises:
             ServerIsBusyError: If it has blocks already.
         """
         if self.step is not Step.IDLE:
             raise ServerIsBusyError(f"the server is {self.step} and chooses no blocks")
-        return replace(self, step=Step.LOADING, since=now, span=span)
+        return replace(self, step=Step.LOADING, since=now, span=span, on_disk=self.on_disk | _blocks(span))
+
+    def fetch(self, request: PrefetchRequest, now: float) -> ServerLife:
+        """Begin to download blocks while it serves; what it downloaded for another prefetch until now is lost.
+
+        Raises:
+            ServerIsBusyError: If it is in the middle of something else.
+        """
+        if self.step is not Step.ONLINE:
+            raise ServerIsBusyError(f"the server is {self.step} and fetches nothing")
+        until = now + self.gpu.download_time(request.span, self.on_disk)
+        return replace(self, prefetch=request, prefetch_until=until, prefetch_error=None).advance(now)
 
     def accept(self, request: RestartRequest, now: float) -> ServerLife:
         """Begin a restart on other blocks, or on the same ones.
@@ -137,7 +177,7 @@ class ServerLife:
         Raises:
             ServerIsBusyError: If it is in the middle of something else.
         """
-        told = replace(self, since=now, restart=request, restart_is_over=False, restart_error=None)
+        told = _without_prefetch(replace(self, since=now, restart=request, restart_is_over=False, restart_error=None))
         if self.step is Step.IDLE:
             return replace(told, step=Step.LOADING, span=request.span)
         if self.step is not Step.ONLINE:
@@ -149,28 +189,35 @@ class ServerLife:
         """Leave the swarm for good."""
         if self.span is None:
             return self
-        left = replace(self, step=Step.LEAVING, since=now, following=None, former=None)
+        left = _without_prefetch(replace(self, step=Step.LEAVING, since=now, following=None, former=None))
         return _with_restart_over(left, "the server was told to end")
 
     @property
     def due(self) -> float:
         """When `advance` will next change something; infinity if only others can."""
+        return min(self._step_due, self.prefetch_until or math.inf)
+
+    @property
+    def _step_due(self) -> float:
         if self.step is Step.DRAINING and self.restart is not None:
             return self.since + min(self.restart.drain_seconds, self.gpu.session_seconds)
         if self.step is Step.LOADING and self.span is not None:
-            return self.since + self.gpu.load_ends_after(self.span)[0]
+            return self.since + self.gpu.load_ends_after(self.span, self.on_disk)[0]
         return math.inf
 
     def advance(self, now: float) -> ServerLife:
         """Do what time alone brings about."""
-        if now < self.due:
+        if 0 < self.prefetch_until <= now and self.prefetch is not None:
+            fetched = replace(self, prefetch_until=0.0, on_disk=self.on_disk | _blocks(self.prefetch.span))
+            return fetched.advance(now)
+        if now < self._step_due:
             return self
         if self.step is Step.DRAINING:
             return replace(self, step=Step.LEAVING, since=now)
         assert self.span is not None  # noqa: S101 - only a load is left, and it has blocks
-        error = self.gpu.load_ends_after(self.span)[1]
+        error = self.gpu.load_ends_after(self.span, self.on_disk)[1]
         if error is None:
-            after = replace(self, step=Step.ONLINE, since=now, former=None)
+            after = replace(self, step=Step.ONLINE, since=now, former=None, on_disk=self.on_disk | _blocks(self.span))
         else:
             after = replace(self, step=Step.LEAVING, since=now, following=self.former, former=None)
         return _with_restart_over(after, error)
@@ -209,8 +256,30 @@ class ServerLife:
             return RestartStatus(request.id, request.span, phase, None, self.restart_error)
         progress = None
         if self.step is Step.LOADING and self.span is not None:
-            progress = self.gpu.load_progress(self.span, now - self.since)
+            progress = self.gpu.load_progress(self.span, now - self.since, self.on_disk)
         return RestartStatus(request.id, request.span, _RESTART_PHASES[self.step], progress)
+
+    def prefetch_status(self) -> PrefetchStatus | None:
+        """How far the last prefetch has come, as the control socket tells it; None if there was none."""
+        request = self.prefetch
+        if request is None:
+            return None
+        if self.prefetch_error is not None:
+            phase = PrefetchPhase.FAILED
+        else:
+            phase = PrefetchPhase.FETCHING if self.prefetch_until else PrefetchPhase.DONE
+        return PrefetchStatus(request.id, request.span, phase, self.prefetch_error)
+
+
+def _blocks(span: Span) -> frozenset[int]:
+    return frozenset(range(span.start, span.end))
+
+
+def _without_prefetch(life: ServerLife) -> ServerLife:
+    """Break off a prefetch that is not over: the restart itself downloads what is missing."""
+    if not life.prefetch_until:
+        return life
+    return replace(life, prefetch_until=0.0, prefetch_error="a restart came first")
 
 
 def _with_restart_over(life: ServerLife, error: str | None) -> ServerLife:

@@ -27,7 +27,7 @@ from typing import Final
 import structlog
 
 from swarmkeel.balance.selection import choose_best_blocks
-from swarmkeel.control.protocol import RestartRequest, ServerStatus
+from swarmkeel.control.protocol import PrefetchRequest, RestartRequest, ServerStatus
 from swarmkeel.control.server import ControlServer, Refused
 from swarmkeel.daemon.logs import configure_logging
 from swarmkeel.demo.server_life import Announcement, Gpu, ServerIsBusyError, ServerLife, Step
@@ -124,8 +124,9 @@ class StandIn:
             state=life.phase,
             span=life.span,
             sessions=life.sessions,
-            capabilities=("drain",),
+            capabilities=("drain", "prefetch") if settings.gpu.download_seconds else ("drain",),
             restart=life.restart_status(time.monotonic()),
+            prefetch=life.prefetch_status(),
         )
 
     def restart(self, request: RestartRequest) -> None:
@@ -133,6 +134,15 @@ class StandIn:
         with self._lock:
             try:
                 self._life = self._life.accept(request, time.monotonic())
+            except ServerIsBusyError as busy:
+                raise Refused(HTTPStatus.CONFLICT, str(busy)) from busy
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    def prefetch(self, request: PrefetchRequest) -> None:
+        """Begin a download that the control socket asks for."""
+        with self._lock:
+            try:
+                self._life = self._life.fetch(request, time.monotonic())
             except ServerIsBusyError as busy:
                 raise Refused(HTTPStatus.CONFLICT, str(busy)) from busy
         self._loop.call_soon_threadsafe(self._changed.set)
@@ -288,6 +298,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> StandInSettings:
     add("--update-period", type=float, default=120.0, metavar="SECONDS", help="time between announcements")
     add("--lifetime", type=float, metavar="SECONDS", help="how long an announcement holds; twice the update period")
     add("--load-seconds", type=float, default=2.0, metavar="SECONDS", help="how long it takes to load blocks")
+    add("--download-seconds", type=float, default=0.0, metavar="SECONDS", help="how long a span takes to download")
     add("--fail-blocks", type=_block_numbers, default="", metavar="N,N", help="loading one of these fails")
     add("--hang-in-joining", type=_block_numbers, default="", metavar="N,N", help="loading one of these never ends")
     add("--sessions", type=int, default=0, help="open inference sessions while it is online")
@@ -305,6 +316,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> StandInSettings:
         throughput=given.throughput,
         gpu=Gpu(
             load_seconds=given.load_seconds,
+            download_seconds=given.download_seconds,
             failing_blocks=given.fail_blocks,
             hanging_blocks=given.hang_in_joining,
             sessions=given.sessions,
