@@ -68,6 +68,9 @@ class Move(BaseModel):
         acknowledged: Whether the server is known to have taken the request of the present step.
         error: What went wrong; None while nothing did.
         realised_gain_rps: By how much the bottleneck did rise; None until the move is done.
+        staged: Whether the weights had been fetched before.
+        requested_at: When the server was first told, seconds since the epoch; None until then.
+        served_at: When it was seen to serve the target; None until then.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,6 +89,16 @@ class Move(BaseModel):
     acknowledged: bool = False
     error: str | None = None
     realised_gain_rps: float | None = None
+    staged: bool = False
+    requested_at: float | None = None
+    served_at: float | None = None
+
+    @property
+    def outage_seconds(self) -> float | None:
+        """Seconds from telling the server to its serving the target, draining included; None where that is not known."""
+        if self.requested_at is None or self.served_at is None or self.served_at < self.requested_at:
+            return None
+        return self.served_at - self.requested_at
 
     @property
     def fallback_id(self) -> str:
@@ -196,9 +209,12 @@ def resume(move: Move, now: float) -> Move:
 
 
 def _to(move: Move, step: MoveStep, now: float, error: str | None = None) -> Move:
-    return move.model_copy(
-        update={"step": step, "step_since": now, "acknowledged": False, "error": error or move.error}
-    )
+    update = {"step": step, "step_since": now, "acknowledged": False, "error": error or move.error}
+    if step is MoveStep.REQUESTED:
+        update["requested_at"] = now
+    elif step is MoveStep.VERIFYING:
+        update["served_at"] = now
+    return move.model_copy(update=update)
 
 
 def _waited(move: Move, now: float) -> float:
