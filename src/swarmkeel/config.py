@@ -109,10 +109,15 @@ class BalanceSection(_Section):
     """With false the swarm is read and exported, and nothing is decided."""
     dry_run: bool = False
     """With true everything is done but telling the server."""
-    policy: Literal["petals"] = "petals"
-    """The rule that decides."""
+    policy: Literal["coordinated", "petals"] = "coordinated"
+    """The rule that decides: coordinated plans with all other sidecars, petals is what a Petals server does by itself."""
     quality: Annotated[float, Field(ge=0)] = 0.75
-    """Petals' balance_quality: move if the bottleneck is below this share of what can be reached; over 1 always moves."""
+    """Policy petals, its balance_quality: move if the bottleneck is below this share of what can be reached; over 1 always
+    moves."""
+    move_cost: Annotated[float, Field(ge=0, le=10)] = 0.04
+    """Policy coordinated: a move must raise the bottleneck by this share of itself beyond what its outage costs."""
+    load_seconds: Annotated[Duration, Field(le=86400)] = 600.0
+    """Policy coordinated: how long a move takes this server out of service, until its own moves have shown."""
     check_period: PositiveDuration = 60.0
     """Time between two checks."""
     check_jitter: Ratio = 0.2
@@ -133,7 +138,8 @@ class GuardsSection(_Section):
     moves_per_day: Annotated[int, Field(ge=0)] = 12
     """Moves in any 24 hours."""
     confirmations: Annotated[int, Field(ge=1, le=100)] = 2
-    """Snapshots in a row that must lead to a move."""
+    """Policy petals: snapshots in a row that must lead to a move. Policy coordinated decides again on a fresh snapshot when
+    its claim has settled, and needs no other confirmation."""
     breaker_base: PositiveDuration = 1800.0
     """Hold after a failed move; doubles with every further failure in a row."""
     breaker_max: Annotated[PositiveDuration, Field(validate_default=True)] = 86400.0
@@ -148,6 +154,23 @@ class GuardsSection(_Section):
                 f"must be at least guards.breaker_base, which is {format_duration(first)}, not {format_duration(longest)}"
             )
         return longest
+
+
+class ClaimsSection(_Section):
+    """How the policy coordinated tells other sidecars of a move before it is made."""
+
+    settle: Annotated[Duration, Field(le=300)] = 8.0
+    """How long others have to see a claim before it is decided again; about what a reading of the DHT takes."""
+    lifetime: Annotated[PositiveDuration, Field(le=840)] = 180.0
+    """How long a claim counts if it is not extended, as when this sidecar dies; at least 3 check periods are taken."""
+    prefetch: bool = True
+    """Let a server that can fetch weights do so while it still serves, before the move."""
+    prefetch_timeout: Annotated[PositiveDuration, Field(le=1500)] = 900.0
+    """How long the server may take for that; others believe a claim for half an hour altogether."""
+    prefetch_poll: PositiveDuration = 2.0
+    """How often it is asked whether it has."""
+    prefetch_retry: Duration = 600.0
+    """How long no move is claimed after the weights could not be fetched."""
 
 
 class MoveSection(_Section):
@@ -220,6 +243,7 @@ class Config(BaseSettings):
     server: ServerSection
     balance: BalanceSection = BalanceSection()
     guards: GuardsSection = GuardsSection()
+    claims: ClaimsSection = ClaimsSection()
     move: MoveSection = MoveSection()
     journal: JournalSection
     http: HttpSection = HttpSection()

@@ -88,8 +88,8 @@ def test_all_mistakes_are_named_at_once_each_where_it_stands(tmp_path: Path) -> 
     }
     findings = _findings(tmp_path, source)
     assert findings == {
-        "extra": "unknown section; there are swarm, server, balance, guards, move, journal, http, log",
-        "1": "unknown section; there are swarm, server, balance, guards, move, journal, http, log",
+        "extra": "unknown section; there are swarm, server, balance, guards, claims, move, journal, http, log",
+        "1": "unknown section; there are swarm, server, balance, guards, claims, move, journal, http, log",
         "swarm.dht_prefix": 'must be a name without dots and white space, not "a.b"',
         "swarm.total_blocks": "must be from 1 to 10000, not 0",
         "swarm.initial_peers.0": (
@@ -100,9 +100,9 @@ def test_all_mistakes_are_named_at_once_each_where_it_stands(tmp_path: Path) -> 
         "balance.quality": 'must be a number, not "good"',
         "balance.check_jitter": "must be from 0 to 1, not 2",
         "balance.dry_run": 'must be true or false, not "perhaps"',
-        "balance.policy": "must be 'petals', not \"best\"",
+        "balance.policy": "must be 'coordinated' or 'petals', not \"best\"",
         "balance.nope": (
-            "unknown key; there are enabled, dry_run, policy, quality, check_period, check_jitter, "
+            "unknown key; there are enabled, dry_run, policy, quality, move_cost, load_seconds, check_period, check_jitter, "
             "min_answered_ratio, max_rejected_ratio"
         ),
         "guards.cooldown": 'must be a duration: a number of seconds, or text like 90s, 15m, 2h, 1d, not "soon"',

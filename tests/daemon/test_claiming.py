@@ -93,6 +93,17 @@ def test_a_claim_settles_from_when_it_was_out_and_not_from_when_it_was_made() ->
     assert step(decided(), state, NOW + 13).action is ClaimAction.GO
 
 
+def test_a_claim_that_took_long_to_come_out_stands_behind_those_that_settled_without_seeing_it() -> None:
+    made = step(decided(), ClaimState(), NOW).state
+    claim = made.claim
+    assert claim is not None
+    assert made.standing(SETTINGS) == claim
+    assert made.published(NOW + 4).standing(SETTINGS) == claim
+    late = made.published(NOW + 5).standing(SETTINGS)
+    assert late == Claim(HOME, TARGET, NOW + 5, NOW + 100, 10.0, 3.0, "0123456789ab")
+    assert Claim(None, TARGET, NOW + 1, NOW + 9, 1.0).precedes("q", late, "p")
+
+
 def test_a_settled_claim_that_is_decided_again_goes() -> None:
     going = step(decided(), claimed(), NOW + 8)
     assert going.action is ClaimAction.GO

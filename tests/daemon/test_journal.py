@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,13 @@ import pytest
 from swarmkeel.balance.decision import Decision, Reason, Verdict
 from swarmkeel.balance.policies import get_policy
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
+from swarmkeel.daemon.check import decide_again
+from swarmkeel.daemon.claiming import ClaimInputs, ClaimSettings, ClaimState, Prefetch
 from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards
 from swarmkeel.daemon.journal import CheckInputs, CheckRecord, Journal, JournalError
 from swarmkeel.daemon.move import Move, MoveStep
 from swarmkeel.swarm.record import ServerInfo, ServerState
+from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 from swarmkeel.swarm.span import Span
 
@@ -95,6 +101,87 @@ def test_a_decision_can_be_replayed_from_the_journal(journal: Journal) -> None:
     assert read.inputs.view == written.inputs.view if written.inputs else False
     assert read.inputs.situation.snapshot.digest == piled_snapshot().digest
     assert read.inputs.situation.snapshot.rejected == {"shape": 2}
+
+
+CLAIM = Claim(Span(0, 2), Span(2, 4), 90.0, 200.0, 5.0, 1.5, "ab")
+TOLD = {OTHER: Sidecar(OTHER, 12.5, 61.3, shapes=((1, 7.5),), claim=CLAIM)}
+
+
+def coordinated(number: int, told: dict[str, Sidecar]) -> CheckRecord:
+    """A check by the policy that listens to other sidecars, with an own claim that has settled."""
+    before = check(number).inputs
+    assert before is not None
+    claim = replace(CLAIM, made_at=80.0)
+    situation = before.situation.model_copy(
+        update={"sidecars": told, "own": before.situation.own.model_copy(update={"claim": claim})}
+    )
+    state = ClaimState(claim=claim, published_at=81.0, prefetch=Prefetch.DONE, prefetch_since=85.0)
+    inputs = replace(
+        before,
+        situation=situation,
+        claim=ClaimInputs(state=state, settings=ClaimSettings(), can_prefetch=True),
+    )
+    return CheckRecord(f"check{number}", 100.0, decide_again(inputs, "coordinated"), inputs)
+
+
+def test_what_the_sidecars_told_and_the_own_claim_come_back_with_the_check(journal: Journal) -> None:
+    written = coordinated(1, TOLD)
+    assert written.decision.verdict is Verdict.MOVING
+    journal.save_check(written)
+    read = journal.check("check1")
+    assert read is not None
+    assert read.inputs is not None
+    assert written.inputs is not None
+    assert read.inputs.situation.sidecars == TOLD
+    assert read.inputs.situation.own == written.inputs.situation.own
+    assert read.inputs.claim == written.inputs.claim
+    assert decide_again(read.inputs, "coordinated") == written.decision
+
+
+def test_what_calm_sidecars_tell_is_stored_once_and_goes_with_the_last_check_that_names_it(
+    journal: Journal, tmp_path: Path
+) -> None:
+    for number in range(5):
+        journal.save_check(coordinated(number, TOLD))
+    journal.save_check(coordinated(5, {OTHER: replace(TOLD[OTHER], claim=None)}))
+
+    def contents() -> int:
+        with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database:
+            (count,) = database.execute("SELECT count(*) FROM snapshots").fetchone()
+        return int(count)
+
+    assert contents() == 3
+    journal.prune(now=100.0, keep_seconds=50.0, max_decisions=1)
+    assert contents() == 2
+    last = journal.check("check5")
+    assert last is not None
+    assert last.inputs is not None
+    assert last.inputs.situation.sidecars[OTHER].claim is None
+
+
+def test_checks_and_moves_of_before_there_were_claims_are_still_read(journal: Journal, tmp_path: Path) -> None:
+    written = check(1)
+    journal.save_check(written)
+    journal.save_move(move(1))
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database, database:
+        (inputs,) = database.execute("SELECT inputs FROM decisions").fetchone()
+        old = json.loads(inputs)
+        del old["sidecars"], old["claim"], old["view"]["servers"], old["view"]["others_moving"]
+        for name in ("load_seconds", "shapes", "claim"):
+            del old["own"][name]
+        del old["settings"]["move_cost"]
+        database.execute("UPDATE decisions SET inputs = ?", (json.dumps(old),))
+        (text,) = database.execute("SELECT move FROM moves").fetchone()
+        new = ("staged", "requested_at", "served_at")
+        former = {name: value for name, value in json.loads(text).items() if name not in new}
+        database.execute("UPDATE moves SET move = ?", (json.dumps(former),))
+    read = journal.check("check1")
+    assert read is not None
+    assert read.inputs is not None
+    assert (read.inputs.claim, read.inputs.situation.sidecars) == (None, {})
+    assert decide(read.inputs) == written.decision
+    assert journal.moves() == (move(1),)
+    assert journal.prune(now=1e6, keep_seconds=1.0, max_decisions=1) == 1
 
 
 def test_the_journal_survives_its_process_and_another_may_read_along(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from swarmkeel.control.protocol import ServerPhase, ServerStatus
 from swarmkeel.daemon.http import HttpServer, ListenError
 from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.move import Move, MoveStep
-from swarmkeel.daemon.state import DaemonState, view_swarm
+from swarmkeel.daemon.state import ClaimsView, DaemonState, view_swarm
 from swarmkeel.swarm.record import ServerInfo, ServerState
+from swarmkeel.swarm.sidecar import Claim
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 from swarmkeel.swarm.span import Span
 
@@ -84,6 +85,8 @@ def full_state() -> DaemonState:
         last_check_at=NOW,
         last_turn_at=NOW,
         dht_peers=4,
+        claims=ClaimsView(sidecars=5, claims=2, implausible=3, rejected=4, readable=True),
+        own_claim=Claim(Span(0, 2), Span(2, 4), NOW, NOW + 60, 5.0),
     )
 
 
@@ -129,6 +132,18 @@ def test_the_daemon_its_server_and_its_last_move_are_exported() -> None:
     assert value(metrics, "build_info", version="1.2.3", model="m", policy="petals", python=_python()) == 1
 
 
+def test_claims_are_told_apart_by_whose_they_are_and_what_they_are_worth() -> None:
+    state = full_state()
+    metrics = metrics_of(state)
+    states = ("own", "others", "implausible", "rejected")
+    assert [value(metrics, "claims", state=name) for name in states] == [1, 2, 3, 4]
+    assert (value(metrics, "sidecars"), value(metrics, "claims_readable")) == (5, 1)
+    state.own_claim = None
+    assert value(metrics, "claims", state="own") == 0
+    state.claims = None
+    assert value(metrics, "claims", state="others") is None
+
+
 def _python() -> str:
     import platform  # noqa: PLC0415 - only here
 
@@ -172,6 +187,9 @@ CONTRACT = [
     "move_duration_seconds_count",
     "move_predicted_gain_rps",
     "move_realised_gain_rps",
+    "claims",
+    "sidecars",
+    "claims_readable",
     "dht_peers",
     "config_last_reload_successful",
     "last_check_timestamp_seconds",

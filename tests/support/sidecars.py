@@ -27,7 +27,7 @@ MODEL = "tiny"
 TOTAL_BLOCKS = 8
 
 QUICK: dict[str, dict[str, object]] = {
-    "balance": {"check_period": 0.3, "check_jitter": 0.1, "quality": 0.9},
+    "balance": {"policy": "petals", "check_period": 0.3, "check_jitter": 0.1, "quality": 0.9},
     "guards": {"cooldown": 0, "minimum_uptime": 0, "moves_per_day": 100, "confirmations": 1},
     "move": {"drain": 0, "poll_period": 0.1, "request_timeout": 20, "restart_timeout": 60, "verify_timeout": 30},
     "http": {"port": 0},

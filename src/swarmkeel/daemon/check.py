@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
+from swarmkeel.balance.petals import PetalsPolicy
 from swarmkeel.balance.policies import get_policy
-from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
+from swarmkeel.balance.policy import PolicySettings, Situation
 from swarmkeel.config import Config
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
-from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards
+from swarmkeel.daemon.claiming import (
+    ClaimInputs,
+    ClaimSettings,
+    ClaimState,
+    ClaimStep,
+    apply_claim,
+    count_moving,
+    next_step,
+)
+from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards, movable_at
 from swarmkeel.daemon.journal import CheckInputs
 from swarmkeel.daemon.move import Move, MoveLimits
+from swarmkeel.daemon.own_server import PREFETCH, own_server
+from swarmkeel.daemon.state import ClaimsView
+from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.sidecar import Sidecar
+from swarmkeel.swarm.sidecar_check import MAX_CLAIM_REST, check_sidecars
+from swarmkeel.swarm.sidecar_record import MAX_LOAD_SECONDS, BoardReading
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 from swarmkeel.swarm.span import Span
+
+MAX_CLAIM_LIFETIME: Final = MAX_CLAIM_REST - 60.0
+"""Others disbelieve a claim with more than `MAX_CLAIM_REST` to live; their clocks may be a little behind."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +46,14 @@ class Reading:
         snapshot_error: Why not.
         status: The own server; None if it did not answer.
         status_error: Why not.
+        board: What the sidecars tell; None if it was not read.
     """
 
     snapshot: SwarmSnapshot | None
     snapshot_error: str | None
     status: ServerStatus | None
     status_error: str | None
+    board: BoardReading | None = None
 
 
 @dataclass(frozen=True)
@@ -42,20 +65,33 @@ class Past:
         move_under_way: The move that is not over; None without one.
         span_since: Since when the present span is served, seconds since the epoch.
         wishes: Checks in a row before this one that led to a wanted move.
+        claim: What is known of the own claim.
     """
 
     moves: tuple[Move, ...]
     move_under_way: Move | None
     span_since: float | None
     wishes: int
+    claim: ClaimState = ClaimState()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check ended in, and what it followed from; without inputs there was nothing to decide on."""
+    """What a check ended in, and what it followed from.
+
+    Attributes:
+        decision: What it ended in.
+        inputs: What it followed from; None where there was nothing to decide on.
+        step: What follows for the own claim; None where the policy makes none or there was nothing to decide on.
+        told: What to tell the other sidecars, but for the claim; None as above.
+        doubts: Claims of others that cannot be true, by `ClaimDoubt`.
+    """
 
     decision: Decision
     inputs: CheckInputs | None
+    step: ClaimStep | None = None
+    told: Sidecar | None = None
+    doubts: Mapping[str, int] = field(default_factory=dict)
 
 
 def policy_settings(config: Config) -> PolicySettings:
@@ -65,17 +101,35 @@ def policy_settings(config: Config) -> PolicySettings:
         quality=balance.quality,
         min_answered_ratio=balance.min_answered_ratio,
         max_rejected_ratio=balance.max_rejected_ratio,
+        move_cost=balance.move_cost,
+    )
+
+
+def uses_claims(config: Config) -> bool:
+    """Tell whether the policy in force makes claims; Petals' own rule knows of none."""
+    return config.balance.enabled and config.balance.policy != PetalsPolicy.name
+
+
+def claim_settings(config: Config) -> ClaimSettings:
+    """Give how claims are made: one lives long enough to be extended by checks, a late one too."""
+    claims = config.claims
+    return ClaimSettings(
+        settle=claims.settle,
+        lifetime=min(max(claims.lifetime, 3 * config.balance.check_period), MAX_CLAIM_LIFETIME),
+        prefetch_timeout=claims.prefetch_timeout,
+        prefetch_poll=claims.prefetch_poll,
+        prefetch_retry=claims.prefetch_retry,
     )
 
 
 def guard_settings(config: Config) -> GuardSettings:
-    """Give the limits of the guards."""
+    """Give the limits of the guards; a settled claim is the confirmation of a policy that makes claims."""
     guards = config.guards
     return GuardSettings(
         cooldown=guards.cooldown,
         minimum_uptime=guards.minimum_uptime,
         moves_per_day=guards.moves_per_day,
-        confirmations=guards.confirmations,
+        confirmations=1 if uses_claims(config) else guards.confirmations,
         breaker_base=guards.breaker_base,
         breaker_max=guards.breaker_max,
     )
@@ -140,19 +194,38 @@ def decide_check(
         return without_policy(
             Verdict.INSUFFICIENT_INFORMATION, "snapshot_unavailable", error=reading.snapshot_error or "no answer"
         )
-    return _decide_by_policy(config, snapshot, status, past, now=now, seed=seed)
+    return _decide_by_policy(config, reading, snapshot, status, past, now=now, seed=seed)
 
 
 def _decide_by_policy(
-    config: Config, snapshot: SwarmSnapshot, status: ServerStatus, past: Past, *, now: float, seed: int
+    config: Config,
+    reading: Reading,
+    snapshot: SwarmSnapshot,
+    status: ServerStatus,
+    past: Past,
+    *,
+    now: float,
+    seed: int,
 ) -> Outcome:
-    own = OwnServer(
-        peer_id=status.peer_id or "",
-        span=None if status.state is ServerPhase.IDLE else status.span,
-        num_blocks=status.num_blocks,
-        throughput=status.throughput,
+    with_claims = uses_claims(config)
+    moves = tuple(move for move in past.moves if move.peer_id == status.peer_id)
+    own = own_server(
+        status,
+        moves,
+        claim=past.claim.standing(claim_settings(config)) if with_claims else None,
+        assumed_load_seconds=config.balance.load_seconds,
     )
-    situation = Situation(snapshot=snapshot, own=own, settings=policy_settings(config), now=now, seed=seed)
+    spans = snapshot.spans(ServerState.JOINING)
+    others = {}
+    if with_claims and reading.board is not None:
+        # Of the own server this sidecar knows better, and what stands there may be a former process's.
+        others = {peer: told for peer, told in reading.board.sidecars.items() if peer != own.peer_id}
+    checked = check_sidecars(
+        others, spans, total_blocks=snapshot.total_blocks, now=now, first_block=snapshot.first_block
+    )
+    situation = Situation(
+        snapshot=snapshot, own=own, settings=policy_settings(config), now=now, seed=seed, sidecars=checked.sidecars
+    )
     wanted = get_policy(config.balance.policy).decide(situation)
     running = status.restart is not None and not status.restart.phase.is_final
     view = GuardView(
@@ -161,11 +234,64 @@ def _decide_by_policy(
         running_restart=status.restart.id if status.restart is not None and running else None,
         pinned=status.pinned,
         span_since=past.span_since,
-        moves=tuple(move for move in past.moves if move.peer_id == own.peer_id),
+        moves=moves,
         confirmations=past.wishes + 1 if wanted.verdict is Verdict.MOVING else 0,
+        servers=len(spans),
+        others_moving=count_moving(spans, checked.sidecars, own, now=now) if with_claims else 0,
     )
-    inputs = CheckInputs(situation, view, guard_settings(config), config.balance.dry_run)
-    return Outcome(apply_guards(wanted, view, inputs.guards, dry_run=inputs.dry_run), inputs)
+    claim = None
+    if with_claims:
+        can_prefetch = config.claims.prefetch and PREFETCH in status.capabilities
+        claim = ClaimInputs(state=past.claim, settings=claim_settings(config), can_prefetch=can_prefetch)
+    inputs = CheckInputs(situation, view, guard_settings(config), config.balance.dry_run, claim)
+    decision, step = guard_wish(wanted, inputs)
+    told = None
+    if with_claims:
+        movable = None if inputs.dry_run else movable_at(view, inputs.guards)
+        told = Sidecar(own.peer_id, movable, min(own.load_seconds, MAX_LOAD_SECONDS), own.shapes)
+    return Outcome(decision, inputs, step, told, checked.doubts)
+
+
+def guard_wish(wanted: Decision, inputs: CheckInputs) -> tuple[Decision, ClaimStep | None]:
+    """Let the guards, and the claim if the policy makes any, look at what a policy has decided.
+
+    Returns:
+        The decision as it stands then, and what follows for the own claim.
+    """
+    guarded = apply_guards(wanted, inputs.view, inputs.guards, dry_run=inputs.dry_run)
+    if inputs.claim is None:
+        return guarded, None
+    step = next_step(
+        guarded,
+        inputs.claim.state,
+        own=inputs.situation.own,
+        now=inputs.situation.now,
+        can_prefetch=inputs.claim.can_prefetch,
+        settings=inputs.claim.settings,
+    )
+    return apply_claim(guarded, step), step
+
+
+def decide_again(inputs: CheckInputs, policy: str) -> Decision:
+    """Decide what a check of the journal has decided, from what it followed from; the same bits come out.
+
+    Raises:
+        UsageError: If there is no such policy.
+    """
+    return guard_wish(get_policy(policy).decide(inputs.situation), inputs)[0]
+
+
+def view_claims(reading: Reading, outcome: Outcome) -> ClaimsView:
+    """Count what a check saw of the other sidecars."""
+    board = reading.board
+    counted = outcome.inputs.situation.sidecars if outcome.inputs else {}
+    return ClaimsView(
+        sidecars=len(counted),
+        claims=sum(sidecar.claim is not None for sidecar in counted.values()),
+        implausible=sum(outcome.doubts.values()),
+        rejected=sum(board.rejected.values()) if board else 0,
+        readable=board is not None and board.readable,
+    )
 
 
 def find_mismatch(config: Config, status: ServerStatus) -> str | None:
@@ -179,8 +305,8 @@ def find_mismatch(config: Config, status: ServerStatus) -> str | None:
     return None
 
 
-def plan_move(decision: Decision, *, move_id: str, drain_seconds: float, now: float) -> Move:
-    """Turn a decision to move into a planned move.
+def plan_move(decision: Decision, *, move_id: str, drain_seconds: float, now: float, staged: bool = False) -> Move:
+    """Turn a decision to move into a planned move; `staged` if the weights have been fetched.
 
     Raises:
         ValueError: If the decision has no target, or one that is the present span.
@@ -201,4 +327,5 @@ def plan_move(decision: Decision, *, move_id: str, drain_seconds: float, now: fl
         bottleneck_before_rps=before,
         started_at=now,
         step_since=now,
+        staged=staged,
     )

@@ -9,7 +9,7 @@ to fetch the weights while it still serves, and the decision is made once more.
         ^          |            |
         +----------+------------+   withdrawn: the move is not wanted any more, or another one is
 
-Whoever drives this (the daemon, the simulator) makes a decision with `ClaimState.claim` as `OwnServer.claim`, lets the
+Whoever drives this (the daemon, the simulator) makes a decision with `ClaimState.standing` as `OwnServer.claim`, lets the
 guards look at it, asks `next_step`, does what it says, and comes back at `ClaimStep.look_again_at` at the latest. What
 has happened meanwhile is noted by `ClaimState.published`, `.with_prefetch` and `.begun`. All times are seconds since the
 epoch, all durations seconds.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -94,6 +94,16 @@ class ClaimState(BaseModel):
         """Note that the claim is out, or that putting it out was tried: a DHT that takes nothing stops no move."""
         return self if self.published_at is not None else self.model_copy(update={"published_at": now})
 
+    def standing(self, settings: ClaimSettings) -> Claim | None:
+        """Give the claim as it stands against others: what `OwnServer.claim` is to be.
+
+        One that took long to come out is as old as its coming out: others may have settled theirs without seeing it.
+        """
+        claim = self.claim
+        if claim is None or self.published_at is None or self.published_at - claim.made_at <= settings.settle / 2:
+            return claim
+        return replace(claim, made_at=self.published_at)
+
     def with_prefetch(self, prefetch: Prefetch) -> ClaimState:
         """Note how far the server is with the weights; only while it fetches them."""
         return self.model_copy(update={"prefetch": prefetch}) if self.prefetch is Prefetch.FETCHING else self
@@ -101,6 +111,22 @@ class ClaimState(BaseModel):
     def begun(self) -> ClaimState:
         """Note that the move itself has begun."""
         return self.model_copy(update={"under_way": True})
+
+
+class ClaimInputs(BaseModel):
+    """What the next step follows from beside the decision; kept in the journal so that it can be taken again.
+
+    Attributes:
+        state: What is known of the own claim.
+        settings: How claims are made.
+        can_prefetch: Whether the server can fetch weights while it serves.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    state: ClaimState
+    settings: ClaimSettings
+    can_prefetch: bool
 
 
 class ClaimAction(StrEnum):
@@ -188,7 +214,7 @@ def next_step(
     """Say what follows from a decision for the own claim, before the move has begun.
 
     Args:
-        decision: Made on a fresh snapshot and fresh claims, with `state.claim` as the own server's, and seen by the
+        decision: Made on a fresh snapshot and fresh claims, with `state.standing` as the own server's, and seen by the
             other guards: `moving` if nothing but the claim stands between it and the move.
         state: What is known of the own claim.
         own: The own server.
@@ -228,15 +254,7 @@ def _extended(state: ClaimState, now: float, settings: ClaimSettings) -> ClaimSt
     claim = state.claim
     if claim is None:
         return state
-    longer = Claim(
-        claim.origin,
-        claim.target,
-        claim.made_at,
-        max(claim.expires_at, now + settings.lifetime),
-        claim.throughput,
-        claim.gain_rps,
-        claim.digest,
-    )
+    longer = replace(claim, expires_at=max(claim.expires_at, now + settings.lifetime))
     return state.model_copy(update={"claim": longer})
 
 

@@ -6,24 +6,29 @@ Safe for several threads of one process; another process may read along (WAL).
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from pydantic import TypeAdapter
+
 from swarmkeel.balance.decision import Decision, Verdict
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
+from swarmkeel.daemon.claiming import ClaimInputs
 from swarmkeel.daemon.guard import GuardSettings, GuardView
 from swarmkeel.daemon.move import FINAL_STEPS, Move
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.recorded import snapshot_from_json, snapshot_to_json
+from swarmkeel.swarm.sidecar import Sidecar
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 
 SCHEMA_VERSION: Final = 1
@@ -31,6 +36,7 @@ MOVES_KEPT_FACTOR: Final = 10
 """Moves are few and tell more than decisions: they are kept this many times as long."""
 
 _SCHEMA: Final = """
+-- Snapshots, and what the sidecars told, each once by its digest.
 CREATE TABLE snapshots (digest TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE decisions (
     id INTEGER PRIMARY KEY,
@@ -69,12 +75,14 @@ class CheckInputs:
         view: What the guards looked at.
         guards: Their limits.
         dry_run: Whether the move would have been made.
+        claim: What was known of the own claim; None where the policy makes none.
     """
 
     situation: Situation
     view: GuardView
     guards: GuardSettings
     dry_run: bool
+    claim: ClaimInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -180,8 +188,11 @@ class Journal:
         digest = inputs.situation.snapshot.digest if inputs else None
         with self._lock, self._errors("written"), self._database:
             if inputs and not self._knows_snapshot(digest):
-                content = zlib.compress(json.dumps(_slim(inputs.situation.snapshot)).encode())
-                self._database.execute("INSERT INTO snapshots VALUES (?, ?)", (digest, content))
+                self._save_content(digest, json.dumps(_slim(inputs.situation.snapshot)).encode())
+            told = sidecars_to_json(inputs.situation.sidecars) if inputs and inputs.situation.sidecars else None
+            told_digest = hashlib.sha256(told).hexdigest() if told else None
+            if told and not self._knows_snapshot(told_digest):
+                self._save_content(told_digest, told)
             self._database.execute(
                 "INSERT INTO decisions (check_id, at, verdict, sentence, wants_move, decision, digest, inputs)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -193,9 +204,12 @@ class Journal:
                     decision.target is not None,
                     decision.model_dump_json(),
                     digest,
-                    json.dumps(_inputs_to_json(inputs)) if inputs else None,
+                    json.dumps({**_inputs_to_json(inputs), "sidecars": told_digest}) if inputs else None,
                 ),
             )
+
+    def _save_content(self, digest: str | None, content: bytes) -> None:
+        self._database.execute("INSERT INTO snapshots VALUES (?, ?)", (digest, zlib.compress(content)))
 
     def _knows_snapshot(self, digest: str | None) -> bool:
         return self._database.execute("SELECT 1 FROM snapshots WHERE digest = ?", (digest,)).fetchone() is not None
@@ -221,15 +235,21 @@ class Journal:
     def check(self, check_id: str) -> CheckRecord | None:
         """Give one check with its inputs; None if it is not (or no longer) in the journal."""
         query = (
-            "SELECT at, decision, inputs, content FROM decisions LEFT JOIN snapshots USING (digest) WHERE check_id = ?"
+            "SELECT at, decision, inputs, snapshots.content, told.content FROM decisions"
+            " LEFT JOIN snapshots USING (digest)"
+            " LEFT JOIN snapshots AS told ON told.digest = json_extract(decisions.inputs, '$.sidecars')"
+            " WHERE check_id = ?"
         )
         with self._lock, self._errors("read"):
             row = self._database.execute(query, (check_id,)).fetchone()
         if row is None:
             return None
-        at, decision, inputs, content = row
+        at, decision, inputs, content, told = row
         return CheckRecord(
-            check_id, at, Decision.model_validate_json(decision), _inputs_from_json(inputs, content) if inputs else None
+            check_id,
+            at,
+            Decision.model_validate_json(decision),
+            _inputs_from_json(inputs, content, told) if inputs else None,
         )
 
     def wishes_in_a_row(self, *, since: float, limit: int) -> int:
@@ -294,6 +314,8 @@ class Journal:
             ).rowcount
             self._database.execute(
                 "DELETE FROM snapshots WHERE digest NOT IN (SELECT digest FROM decisions WHERE digest IS NOT NULL)"
+                " AND digest NOT IN (SELECT json_extract(inputs, '$.sidecars') FROM decisions"
+                " WHERE json_extract(inputs, '$.sidecars') IS NOT NULL)"
             )
             final = ", ".join(f"'{step.value}'" for step in sorted(FINAL_STEPS))
             self._database.execute(
@@ -322,6 +344,19 @@ def _claim(path: Path) -> int:
     return descriptor
 
 
+_SIDECARS: Final = TypeAdapter(dict[str, Sidecar])
+
+
+def sidecars_to_json(sidecars: Mapping[str, Sidecar]) -> bytes:
+    """Give what sidecars tell as JSON, the same bytes for the same content."""
+    return _SIDECARS.dump_json(dict(sorted(sidecars.items())))
+
+
+def sidecars_from_json(source: bytes) -> dict[str, Sidecar]:
+    """Read what `sidecars_to_json` gave."""
+    return _SIDECARS.validate_json(source)
+
+
 def _slim(snapshot: SwarmSnapshot) -> dict[str, object]:
     """Give a snapshot without what its digest and the policies leave out, so that a calm swarm is stored once."""
     content = snapshot_to_json(snapshot)
@@ -346,10 +381,11 @@ def _inputs_to_json(inputs: CheckInputs) -> dict[str, object]:
         "view": inputs.view.model_dump(mode="json"),
         "guards": inputs.guards.model_dump(mode="json"),
         "dry_run": inputs.dry_run,
+        "claim": inputs.claim.model_dump(mode="json") if inputs.claim else None,
     }
 
 
-def _inputs_from_json(inputs: str, content: bytes) -> CheckInputs:
+def _inputs_from_json(inputs: str, content: bytes, told: bytes | None) -> CheckInputs:
     source = json.loads(inputs)
     snapshot = json.loads(zlib.decompress(content))
     situation = Situation(
@@ -358,10 +394,13 @@ def _inputs_from_json(inputs: str, content: bytes) -> CheckInputs:
         settings=PolicySettings.model_validate(source["settings"]),
         now=source["now"],
         seed=source["seed"],
+        sidecars=sidecars_from_json(zlib.decompress(told)) if told else {},
     )
+    claim = source.get("claim")  # not in what was written before there were claims
     return CheckInputs(
         situation=situation,
         view=GuardView.model_validate(source["view"]),
         guards=GuardSettings.model_validate(source["guards"]),
         dry_run=source["dry_run"],
+        claim=ClaimInputs.model_validate(claim) if claim else None,
     )

@@ -16,7 +16,18 @@ from swarmkeel.balance.decision import Decision, Reason, Verdict
 from swarmkeel.config import Config
 from swarmkeel.control.client import ControlClient
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
-from swarmkeel.daemon.check import Outcome, Past, Reading, decide_check, move_limits, plan_move
+from swarmkeel.daemon.check import (
+    Outcome,
+    Past,
+    Reading,
+    claim_settings,
+    decide_check,
+    move_limits,
+    plan_move,
+    uses_claims,
+    view_claims,
+)
+from swarmkeel.daemon.claimant import Claimant
 from swarmkeel.daemon.journal import CheckRecord, Journal, JournalError
 from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.move import Move, MoveStep, resume
@@ -26,6 +37,7 @@ from swarmkeel.daemon.state import DaemonState, view_swarm
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.sidecar_record import BoardReading
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 
 _log = structlog.get_logger(__name__)
@@ -35,6 +47,15 @@ MOVES_LOOKED_AT: Final = 200
 WISHES_LAST_PERIODS: Final = 5
 """A wanted move confirms a later one only within this many check periods."""
 PRUNE_EVERY_SECONDS: Final = 3600.0
+SHORTEST_SLEEP_SECONDS: Final = 0.02
+MAX_PRESENCE_SECONDS: Final = 1800.0
+"""Others plan for a server no longer than this after its sidecar died."""
+
+
+def presence_lifetime(config: Config) -> float:
+    """Give the seconds that what is told to other sidecars holds: for three checks, late ones too."""
+    check = config.balance.check_period * (1 + config.balance.check_jitter) + longest_reading(config)
+    return min(3 * check, MAX_PRESENCE_SECONDS)
 
 
 def longest_reading(config: Config) -> float:
@@ -49,6 +70,7 @@ class BalanceLoop:
         config: The configuration in force.
         reader: Reads the swarm.
         server: The own server.
+        claimant: Its place among the other sidecars.
         journal: Where checks and moves are written down.
         state: What the daemon knows; changed here alone.
         metrics: What the daemon counts.
@@ -66,6 +88,7 @@ class BalanceLoop:
         *,
         reader: SwarmReader,
         server: ControlClient,
+        claimant: Claimant,
         journal: Journal,
         state: DaemonState,
         metrics: Metrics,
@@ -76,6 +99,8 @@ class BalanceLoop:
         self.move_task: asyncio.Task[None] | None = None
         self._reader = reader
         self._server = server
+        self._claimant = claimant
+        self._board: BoardReading | None = None
         self._journal = journal
         self._state = state
         self._metrics = metrics
@@ -92,14 +117,26 @@ class BalanceLoop:
             await self.check(tasks)
             await self._pause()
 
+    async def settle(self, tasks: asyncio.TaskGroup) -> None:
+        """Check once, and again as soon as it is due, until no claim waits for its move to begin."""
+        await self.check(tasks)
+        while self._claimant.is_pending:
+            await self._pause()
+            await self.check(tasks)
+
     async def _pause(self) -> None:
+        """Wait until the next check is due: the period is over, or something about the own claim has changed."""
         balance = self.config.balance
         period = balance.check_period * self._random.uniform(1 - balance.check_jitter, 1 + balance.check_jitter)
         wake_at = time.monotonic() + period
         watchdog = self._notifier.watchdog_seconds
         while (remaining := wake_at - time.monotonic()) > 0:
             self._notifier.alive()
-            await asyncio.sleep(min(remaining, watchdog / 3) if watchdog else remaining)
+            if await self._claimant.look(claim_settings(self.config)):
+                return
+            due = self._claimant.look_again_at
+            until_due = remaining if due is None else max(due - self._clock(), SHORTEST_SLEEP_SECONDS)
+            await asyncio.sleep(min(remaining, until_due, watchdog / 3 if watchdog else remaining))
 
     async def check(self, tasks: asyncio.TaskGroup) -> None:
         """Make one check; whatever it runs into ends in a verdict."""
@@ -126,8 +163,23 @@ class BalanceLoop:
         # A check of a large swarm takes a while: it must not hold up the metrics.
         outcome = await asyncio.to_thread(decide_check, self.config, reading, past, now=now, seed=seed, numbers=numbers)
         await asyncio.to_thread(self._journal.save_check, CheckRecord(check_id, now, outcome.decision, outcome.inputs))
+        await self._follow_claim(reading, past, outcome)
         await self._prune(now)
         return outcome
+
+    async def _follow_claim(self, reading: Reading, past: Past, outcome: Outcome) -> None:
+        """Do what follows for the own claim, and show what was seen of the others'."""
+        lifetime = presence_lifetime(self.config)
+        if past.move_under_way is not None:
+            await self._claimant.follow_move(
+                reading.snapshot, past.move_under_way, claim_settings(self.config), lifetime_seconds=lifetime
+            )
+        elif uses_claims(self.config):
+            await self._claimant.follow(outcome, lifetime_seconds=lifetime)
+        else:
+            await self._claimant.withdraw()
+        self._state.own_claim = self._claimant.state.claim
+        self._state.claims = view_claims(reading, outcome) if uses_claims(self.config) else None
 
     async def _read(self) -> Reading:
         snapshot: SwarmSnapshot | None = None
@@ -153,13 +205,13 @@ class BalanceLoop:
         async with asyncio.TaskGroup() as readings:
             readings.create_task(read_snapshot())
             readings.create_task(read_status())
-        return Reading(snapshot, snapshot_error, status, status_error)
+        return Reading(snapshot, snapshot_error, status, status_error, self._board if snapshot else None)
 
     async def _read_swarm(self) -> SwarmSnapshot:
         """Take a snapshot and show it in the metrics; SwarmkeelError if that fails."""
         started = time.monotonic()
         try:
-            snapshot = await self._reader.read()
+            snapshot = await self._read_with_board() if uses_claims(self.config) else await self._reader.read()
         except SwarmkeelError:
             self._metrics.snapshot_failures.inc()
             self._state.snapshot_is_good = False
@@ -173,6 +225,12 @@ class BalanceLoop:
         answered = snapshot.quality(self._clock()).keys_answered_ratio
         self._state.snapshot_is_good = answered >= self.config.balance.min_answered_ratio
         self._state.ready |= self._state.snapshot_is_good
+        return snapshot
+
+    async def _read_with_board(self) -> SwarmSnapshot:
+        board = self._claimant.board
+        snapshot, found = await self._reader.read_beside((board.key,))
+        self._board = await board.read(found[board.key], snapshot.spans(ServerState.OFFLINE))
         return snapshot
 
     def _note_server(self, status: ServerStatus | None) -> None:
@@ -193,7 +251,13 @@ class BalanceLoop:
         )
         moves = await asyncio.to_thread(self._journal.moves, limit=MOVES_LOOKED_AT)
         under_way = self._state.move if self.move_task is not None and not self.move_task.done() else None
-        return Past(moves=moves, move_under_way=under_way, span_since=self._state.span_since, wishes=wishes)
+        return Past(
+            moves=moves,
+            move_under_way=under_way,
+            span_since=self._state.span_since,
+            wishes=wishes,
+            claim=self._claimant.state,
+        )
 
     def _show(self, decision: Decision) -> None:
         self._state.decision = decision
@@ -228,7 +292,13 @@ class BalanceLoop:
         )
 
     async def _begin_move(self, decision: Decision, tasks: asyncio.TaskGroup) -> None:
-        move = plan_move(decision, move_id=str(uuid.uuid4()), drain_seconds=self.config.move.drain, now=self._clock())
+        move = plan_move(
+            decision,
+            move_id=str(uuid.uuid4()),
+            drain_seconds=self.config.move.drain,
+            now=self._clock(),
+            staged=self._claimant.has_weights,
+        )
         try:
             await self._save_move(move)
         except JournalError as error:
@@ -262,6 +332,12 @@ class BalanceLoop:
             update = {"step": MoveStep.FAILED, "step_since": self._clock(), "error": f"a fault: {error}"[:300]}
             final = (self._state.move or move).model_copy(update=update)
             await self._try_to_record("move_not_recorded", self._save_move(final))
+        await self._claimant.move_over(
+            claim_settings(self.config),
+            lifetime_seconds=presence_lifetime(self.config),
+            cooldown=self.config.guards.cooldown,
+        )
+        self._state.own_claim = self._claimant.state.claim
         self._metrics.move_duration.observe(max(final.step_since - final.started_at, 0.0))
         if final.step is MoveStep.DONE:
             self._metrics.moves.inc()

@@ -15,8 +15,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.registry import Collector
 
 from swarmkeel.balance.decision import Verdict
-from swarmkeel.daemon.state import DaemonState, SwarmView
+from swarmkeel.daemon.state import ClaimsView, DaemonState, SwarmView
 from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.sidecar import Claim
 
 MOVE_SECONDS_BUCKETS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0)
 CHECK_SECONDS_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -101,6 +102,8 @@ class _StateCollector(Collector):
         yield from self._server()
         yield from self._decision()
         yield from self._move()
+        if self._state.claims is not None:
+            yield from _claims(self._state.claims, self._state.own_claim)
 
     def _build_info(self) -> Metric:
         labels = {
@@ -158,6 +161,20 @@ class _StateCollector(Collector):
         if move.realised_gain_rps is not None:
             text = "By how much the bottleneck had risen when the newest move was verified."
             yield _gauge("move_realised_gain_rps", text, move.realised_gain_rps)
+
+
+def _claims(view: ClaimsView, own: Claim | None) -> Iterator[Metric]:
+    family = GaugeMetricFamily("swarmkeel_claims", "Claims on moves about to be made.", labels=["state"])
+    for state, count in (
+        ("own", int(own is not None)),
+        ("others", view.claims),
+        ("implausible", view.implausible),
+        ("rejected", view.rejected),
+    ):
+        family.add_metric([state], float(count))
+    yield family
+    yield _gauge("sidecars", "Other sidecars that tell of their servers.", view.sidecars)
+    yield _gauge("claims_readable", "1 if what sidecars tell could be read.", view.readable)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

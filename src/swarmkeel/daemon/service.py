@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -14,6 +15,7 @@ from swarmkeel import __version__
 from swarmkeel.balance.decision import Decision
 from swarmkeel.config import Config, ConfigError, load_config
 from swarmkeel.control.client import ControlClient
+from swarmkeel.daemon.claimant import Claimant
 from swarmkeel.daemon.http import HttpServer
 from swarmkeel.daemon.journal import Journal
 from swarmkeel.daemon.logs import configure_logging
@@ -22,6 +24,10 @@ from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.notify import ServiceNotifier
 from swarmkeel.daemon.state import DaemonState
 from swarmkeel.swarm.reader import SwarmReader
+from swarmkeel.swarm.sidecar_board import SidecarBoard
+
+BOARD_TIMEOUT: Final = 5.0
+"""Seconds that telling the other sidecars may take at most: a check waits for it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -70,11 +76,18 @@ class Sidecar:
         self._server = ControlClient(
             config.server.socket, request_timeout=config.server.request_timeout, allowed_uids=config.server.uids
         )
+        self._claimant = Claimant(
+            board=SidecarBoard(config.swarm.dht_prefix, timeout=min(config.swarm.read_timeout, BOARD_TIMEOUT)),
+            node=lambda: self._reader.node,
+            server=self._server,
+            clock=clock,
+        )
         self._journal = Journal(config.journal.path)
         self._loop = BalanceLoop(
             config,
             reader=self._reader,
             server=self._server,
+            claimant=self._claimant,
             journal=self._journal,
             state=self.state,
             metrics=self.metrics,
@@ -116,13 +129,16 @@ class Sidecar:
         _log.info("stopped")
 
     async def run_once(self) -> Decision:
-        """Make one check, and the move that it leads to if any, and give what it ended in."""
+        """Make one check, and the move that it leads to if any, and give what it ended in.
+
+        A move that has to be claimed first is decided again, as often as it takes.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._loop.resume_moves(tasks)
                 if self._loop.move_task is not None:
                     await self._loop.move_task
-                await self._loop.check(tasks)
+                await self._loop.settle(tasks)
             decision = self.state.decision
             assert decision is not None  # noqa: S101 - every check leaves one
             return decision
@@ -168,7 +184,7 @@ class Sidecar:
         return config.model_copy(update={"balance": config.balance.model_copy(update={"dry_run": True})})
 
     async def _close(self) -> None:
-        for close in (self._http.close, self._server.close, self._reader.close):
+        for close in (self._http.close, self._claimant.close, self._server.close, self._reader.close):
             try:
                 await close()
             except Exception:  # noqa: BLE001 - what cannot be closed must not keep the rest open

@@ -14,6 +14,7 @@ from swarmkeel.balance.throughput import compute_throughputs
 from swarmkeel.control.protocol import ServerStatus
 from swarmkeel.daemon.move import Move
 from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.sidecar import Claim
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
 
 
@@ -64,6 +65,25 @@ def view_swarm(snapshot: SwarmSnapshot) -> SwarmView:
     )
 
 
+@dataclass(frozen=True)
+class ClaimsView:
+    """What the newest check saw of the sidecars.
+
+    Attributes:
+        sidecars: Sidecars that told something.
+        claims: Claims of others that count.
+        implausible: Claims that cannot be true.
+        rejected: Records that were not accepted.
+        readable: Whether the board could be read.
+    """
+
+    sidecars: int
+    claims: int
+    implausible: int
+    rejected: int
+    readable: bool
+
+
 @dataclass
 class DaemonState:
     """The one mutable picture of the daemon; changed only on the event loop.
@@ -82,6 +102,8 @@ class DaemonState:
         last_turn_at: When the loop last turned, be it with an error.
         config_is_current: Whether the newest reload succeeded.
         dht_peers: Peers in the DHT's routing table.
+        claims: What was seen of the other sidecars; None while the policy does not look at them.
+        own_claim: The own claim; None without one.
     """
 
     started_at: float
@@ -97,3 +119,5 @@ class DaemonState:
     last_turn_at: float = 0.0
     config_is_current: bool = True
     dht_peers: int = 0
+    claims: ClaimsView | None = None
+    own_claim: Claim | None = None
