@@ -84,7 +84,17 @@ async def test_snapshot_shows_pile_and_hole_and_explain_what_to_do(pile: Running
     assert (code, err) == (0, "")
     by_file = json.loads(out)
     del by_socket["quality"]["age_seconds"], by_file["quality"]["age_seconds"]
+    # A file does not hold what sidecars tell each other; nobody tells anything here.
+    assert by_socket["plan"].pop("readable")
+    assert not by_file["plan"].pop("readable")
     assert by_file == by_socket
+    assert by_socket["held_by"] == []
+
+    code, out, err = await swarmkeel("explain", "-c", config)
+    assert (code, err) == (0, "")
+    assert "sidecars: 0 others tell of their servers" in out
+    assert "plan: 1 moves, +10 RPS" in out
+    assert f"{pile.peer_id[-7:]} (this one)" in out
 
     # Explaining is not acting.
     async with ControlClient(pile.settings.socket, request_timeout=10) as client:

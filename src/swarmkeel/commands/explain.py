@@ -6,7 +6,8 @@ import asyncio
 import json
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -15,23 +16,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from swarmkeel.balance.decision import Decision, SwarmNumbers
+from swarmkeel.balance.coordinated import CoordinatedPolicy
+from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.policies import get_policy
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
-from swarmkeel.commands.reading import describe_quality, patience, read_swarm
+from swarmkeel.commands.plan_view import SharedPlan, print_plan, share_plan
+from swarmkeel.commands.reading import describe_quality, patience, read_swarm_and_board
 from swarmkeel.config import Config, load_config
 from swarmkeel.control.client import ControlClient
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
-from swarmkeel.daemon.check import find_mismatch, policy_settings
+from swarmkeel.daemon.check import find_mismatch, guard_settings, policy_settings
+from swarmkeel.daemon.claiming import count_moving
+from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards
+from swarmkeel.daemon.journal import Journal, JournalError
 from swarmkeel.daemon.logs import configure_logging
+from swarmkeel.daemon.move import Move
+from swarmkeel.daemon.own_server import own_server
 from swarmkeel.errors import SwarmkeelError, UsageError
 from swarmkeel.printable import printable
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.recorded import read_snapshot_file
+from swarmkeel.swarm.sidecar import Sidecar
+from swarmkeel.swarm.sidecar_check import check_sidecars
+from swarmkeel.swarm.sidecar_record import BoardReading
 from swarmkeel.swarm.snapshot import SnapshotQuality, SwarmSnapshot
 from swarmkeel.swarm.span import Span
 
-_DEFAULT_POLICY = "petals"
+_DEFAULT_POLICY = "coordinated"
 
 
 def explain(
@@ -52,7 +63,8 @@ def explain(
 ) -> None:
     """Say what would be decided and why, without acting.
 
-    The guards of the daemon (cooldown, confirmation, budget and so on) come on top and are not asked here.
+    With a configuration it also tells what the other sidecars say, the plan that they share, and which of the daemon's
+    guards would hold a move back, as far as the journal shows; how long the server has been up only the daemon knows.
     """
     if quality is not None and not math.isfinite(quality):
         raise typer.BadParameter("must be a number", param_hint="'--quality'")
@@ -66,43 +78,132 @@ def explain(
             raise typer.BadParameter("a file has no server of its own: name one", param_hint="'--peer'")
         taken = read_snapshot_file(snapshot)
         # A file is judged as of the time it was read at, however old it is.
-        view = _View(taken, find_server(taken, peer), PolicySettings(), _DEFAULT_POLICY, taken.read_at)
+        view = View(taken, find_server(taken, peer), PolicySettings(), _DEFAULT_POLICY, taken.read_at)
     else:
         raise typer.BadParameter("give one of the two", param_hint="'--config' / '--snapshot'")
-    decision = view.decide(policy=policy, quality=quality, seed=seed)
+    name = policy or view.policy
+    situation = view.situation(quality=quality, seed=seed)
+    decision = get_policy(name).decide(situation)
+    held = view.held_by(decision)
+    shared = None
+    if name == CoordinatedPolicy.name and decision.before is not None and situation.own.span is not None:
+        shared = share_plan(situation, view.doubts, readable=view.board_readable)
     found = view.taken.quality(view.now, view.own.peer_id)
     if as_json:
-        typer.echo(json.dumps(_to_json(decision, found)))
+        typer.echo(json.dumps(_to_json(decision, found, held, shared)))
     else:
-        print_decision(decision, found, Console(highlight=False))
+        console = Console(highlight=False)
+        print_decision(decision, found, console)
+        for reason in held:
+            console.print(Text(f"held by: {reason.name}: {printable(reason.sentence, 300)}"))
+        if shared is not None:
+            console.print()
+            print_plan(shared, decision, console)
 
 
 @dataclass(frozen=True)
-class _View:
-    """What there is to decide on."""
+class View:
+    """What there is to decide on.
+
+    Attributes:
+        taken: The swarm.
+        own: The server to decide about.
+        settings: The policies' part of the configuration.
+        policy: The configured policy.
+        now: Seconds since the epoch.
+        sidecars: What other sidecars tell, with plausible claims alone.
+        doubts: Claims that were not plausible, by `ClaimDoubt`.
+        board_readable: Whether what sidecars tell could be read.
+        guards: What the daemon's guards look at, and their limits; None where there is no daemon to ask for.
+    """
 
     taken: SwarmSnapshot
     own: OwnServer
     settings: PolicySettings
     policy: str
     now: float
+    sidecars: Mapping[str, Sidecar] = field(default_factory=dict)
+    doubts: Mapping[str, int] = field(default_factory=dict)
+    board_readable: bool = False
+    guards: tuple[GuardView, GuardSettings] | None = None
 
-    def decide(self, *, policy: str | None, quality: float | None, seed: int) -> Decision:
+    def situation(self, *, quality: float | None, seed: int) -> Situation:
+        """Give what a policy is told."""
         settings = self.settings if quality is None else self.settings.model_copy(update={"quality": quality})
-        situation = Situation(snapshot=self.taken, own=self.own, settings=settings, now=self.now, seed=seed)
-        return get_policy(policy or self.policy).decide(situation)
+        return Situation(
+            snapshot=self.taken, own=self.own, settings=settings, now=self.now, seed=seed, sidecars=self.sidecars
+        )
+
+    def held_by(self, decision: Decision) -> tuple[Reason, ...]:
+        """Give the reasons of the guards that would hold a wanted move back."""
+        if self.guards is None or decision.verdict is not Verdict.MOVING:
+            return ()
+        guarded = apply_guards(decision, *self.guards, dry_run=False)
+        return guarded.reasons[: len(guarded.reasons) - len(decision.reasons)]
 
 
-async def _look(config: Config, peer: str | None) -> _View:
+async def _look(config: Config, peer: str | None) -> View:
+    status = None
     if peer is None:
         async with asyncio.TaskGroup() as readings:
-            status = readings.create_task(_ask_server(config))
-            reading = readings.create_task(read_swarm(config))
-        taken, own = reading.result(), _own_server(config, status.result())
+            asking = readings.create_task(_ask_server(config))
+            reading = readings.create_task(read_swarm_and_board(config))
+        status, (taken, board) = asking.result(), reading.result()
     else:
-        taken = await read_swarm(config)
-        own = find_server(taken, peer)
-    return _View(taken, own, policy_settings(config), config.balance.policy, time.time())
+        taken, board = await read_swarm_and_board(config)
+    now = time.time()
+    spans = taken.spans()
+    moves: tuple[Move, ...] = ()
+    if status is None:
+        own = _as_told(find_server(taken, peer or ""), board)
+    else:
+        moves = _moves_of(config.journal.path, status.peer_id)
+        own = _own_server(config, status, moves)
+    others = {told: sidecar for told, sidecar in board.sidecars.items() if told != own.peer_id}
+    checked = check_sidecars(others, spans, total_blocks=taken.total_blocks, now=now, first_block=taken.first_block)
+    guards = None
+    if status is not None:
+        running = status.restart is not None and not status.restart.phase.is_final
+        seen = GuardView(
+            now=now,
+            server_state=status.state.value,
+            running_restart=status.restart.id if status.restart and running else None,
+            pinned=status.pinned,
+            span_since=0.0,  # only the daemon knows
+            moves=moves,
+            confirmations=config.guards.confirmations,
+            servers=len(spans),
+            others_moving=count_moving(spans, checked.sidecars, own, now=now),
+        )
+        guards = (seen, guard_settings(config))
+    return View(
+        taken,
+        own,
+        policy_settings(config),
+        config.balance.policy,
+        now,
+        checked.sidecars,
+        checked.doubts,
+        board.readable,
+        guards,
+    )
+
+
+def _moves_of(path: Path, peer_id: str | None) -> tuple[Move, ...]:
+    """Give the server's moves that its daemon has written down; none where there was no daemon yet."""
+    try:
+        with Journal(path, read_only=True) as journal:
+            return tuple(move for move in journal.moves(limit=200) if move.peer_id == peer_id)
+    except JournalError:
+        return ()
+
+
+def _as_told(own: OwnServer, board: BoardReading) -> OwnServer:
+    """Complete what a server's record shows by what its sidecar tells."""
+    told = board.sidecars.get(own.peer_id)
+    if told is None:
+        return own
+    return own.model_copy(update={"load_seconds": told.load_seconds, "shapes": told.shapes, "claim": told.claim})
 
 
 async def _ask_server(config: Config) -> ServerStatus:
@@ -114,7 +215,7 @@ async def _ask_server(config: Config) -> ServerStatus:
         await client.close()
 
 
-def _own_server(config: Config, status: ServerStatus) -> OwnServer:
+def _own_server(config: Config, status: ServerStatus, moves: tuple[Move, ...]) -> OwnServer:
     mismatch = find_mismatch(config, status)
     if mismatch is not None:
         raise SwarmkeelError(
@@ -122,12 +223,7 @@ def _own_server(config: Config, status: ServerStatus) -> OwnServer:
         )
     if status.peer_id is None or (status.span is None and status.state is not ServerPhase.IDLE):
         raise SwarmkeelError(f"the server is {status.state.value} and has no blocks", "try again when it is online")
-    return OwnServer(
-        peer_id=status.peer_id,
-        span=None if status.state is ServerPhase.IDLE else status.span,
-        num_blocks=status.num_blocks,
-        throughput=status.throughput,
-    )
+    return own_server(status, moves, claim=None, assumed_load_seconds=config.balance.load_seconds)
 
 
 def find_server(taken: SwarmSnapshot, peer: str) -> OwnServer:
@@ -188,7 +284,9 @@ def _numbers(numbers: SwarmNumbers | None, unknown: str) -> tuple[str, str, str,
     )
 
 
-def _to_json(decision: Decision, quality: SnapshotQuality) -> dict[str, object]:
+def _to_json(
+    decision: Decision, quality: SnapshotQuality, held: tuple[Reason, ...], shared: SharedPlan | None
+) -> dict[str, object]:
     return {
         "sentence": decision.sentence,
         **decision.model_dump(mode="json"),
@@ -200,4 +298,6 @@ def _to_json(decision: Decision, quality: SnapshotQuality) -> dict[str, object]:
             "age_seconds": quality.age_seconds,
             "own_record_found": quality.own_record_found,
         },
+        "held_by": [reason.name for reason in held],
+        "plan": None if shared is None else shared.to_json(),
     }

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from swarmkeel.config import Config
 from swarmkeel.printable import printable
+from swarmkeel.swarm.sidecar_record import BoardReading
 from swarmkeel.swarm.snapshot import SnapshotQuality, SwarmSnapshot
 
 _PATIENCE_SECONDS: Final = 1.0
@@ -40,13 +41,25 @@ async def read_swarm(config: Config) -> SwarmSnapshot:
     Raises:
         SwarmkeelError: If the DHT cannot be read.
     """
+    return (await read_swarm_and_board(config))[0]
+
+
+async def read_swarm_and_board(config: Config) -> tuple[SwarmSnapshot, BoardReading]:
+    """Read the swarm once, and what its sidecars tell each other.
+
+    Raises:
+        SwarmkeelError: If the DHT cannot be read.
+    """
     from swarmkeel.swarm.reader import SwarmReader  # noqa: PLC0415 - hivemind takes a second and 250 MB
+    from swarmkeel.swarm.sidecar_board import SidecarBoard  # noqa: PLC0415 - as above
 
     swarm = config.swarm
+    board = SidecarBoard(swarm.dht_prefix)
     # Without the daemon's identity: two nodes under one peer id would be in each other's way.
     reader = SwarmReader(swarm.initial_peers, swarm.dht_prefix, swarm.total_blocks, read_timeout=swarm.read_timeout)
     try:
-        return await reader.read()
+        snapshot, found = await reader.read_beside((board.key,))
+        return snapshot, await board.read(found[board.key], snapshot.spans())
     finally:
         await reader.close()
 
