@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -82,7 +83,7 @@ async def _sidecar(
         yield running
 
 
-async def test_sidecars_heal_a_swarm_of_unpatched_servers() -> None:
+async def test_sidecars_heal_a_swarm_of_unpatched_servers(figures: dict[str, str]) -> None:
     starts = {"a": Span(0, 4), "b": Span(0, 4), "c": Span(3, 7)}  # nobody serves block 7
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(short_folder())
@@ -104,6 +105,7 @@ async def test_sidecars_heal_a_swarm_of_unpatched_servers() -> None:
         failed = await client.ask(prompt=_PROMPT, count=_COUNT)
         assert "MissingBlocksError" in failed["error"]
 
+        begin = time.monotonic()
         sidecars = [
             await stack.enter_async_context(_sidecar(folder, name, dht.initial_peers, period))
             for name, period in (("a", 3.0), ("b", 45.0), ("c", 90.0))
@@ -117,6 +119,7 @@ async def test_sidecars_heal_a_swarm_of_unpatched_servers() -> None:
             while "error" in (answer := await client.ask(prompt=_PROMPT, count=_COUNT)):
                 pass
         assert answer == {"tokens": expected}
+        figures["the same with supervise"] = f"{time.monotonic() - begin:.1f} s"
 
         # The way of the restart: the old process said goodbye, the new one has exactly the blocks it was told.
         log = servers["a"].log
