@@ -48,7 +48,7 @@ def simulate(
     Policies: none, petals, coordinated, petals-sidecar; coordinated@25 lets a quarter of the servers adopt it,
     coordinated:0.1 sets its move cost. The same seeds always give the same results.
     """
-    from swarmkeel.simulation.policies import parse_policy  # noqa: PLC0415 - the command line's help stays quick
+    from swarmkeel.simulation.policies import parse_policy, with_adoptions  # noqa: PLC0415 - the command line's help stays quick
     from swarmkeel.simulation.scenario import load_scenario, named_scenarios  # noqa: PLC0415 - as above
 
     console = Console()
@@ -64,7 +64,7 @@ def simulate(
     world = load_scenario(scenario or "steady-churn")
     if hours is not None:
         world = world.model_copy(update={"duration": hours * _SECONDS_PER_HOUR})
-    specs = tuple(parse_policy(name.strip()) for name in policies.split(","))
+    specs = with_adoptions(tuple(parse_policy(name.strip()) for name in policies.split(",")), world.adoptions)
     world, chosen = _sizes(world, sizes, from_snapshot)
     comparisons = _run(
         world,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,3 +60,20 @@ def parse_policy(text: str) -> PolicySpec:
     if not spec.uses_sidecars and (match[2] or match[3]):
         raise UsageError(f"the policy {kind} has no sidecars to adopt it", f"name it {kind} alone")
     return spec
+
+
+def with_adoptions(policies: Sequence[PolicySpec], adoptions: Sequence[float]) -> tuple[PolicySpec, ...]:
+    """Put each policy that has sidecars at each share of adoption, where it names none itself.
+
+    Args:
+        policies: As named.
+        adoptions: Shares, 0 to 1; none leaves the policies as they are.
+    """
+    spread: list[PolicySpec] = []
+    for policy in policies:
+        if not adoptions or not policy.uses_sidecars or policy.adoption is not None:
+            spread.append(policy)
+            continue
+        cost = "" if policy.move_cost is None else f":{policy.move_cost:g}"
+        spread += [parse_policy(f"{policy.kind}@{round(share * _WHOLE)}{cost}") for share in adoptions]
+    return tuple(spread)

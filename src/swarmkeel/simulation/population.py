@@ -44,6 +44,7 @@ class Fate:
         clock_offset: Its host's clock minus true time, seconds.
         adoption_draw: It has a sidecar if this (0 to 1) is below the share of adoption.
         fixed_draw: Without a sidecar, its blocks are fixed if this is below the share of fixed servers.
+        forged_draw: Its sidecar's records are overwritten if this is below the share of forged ones.
         first_span: Where a recorded server is at the beginning; None for one that chooses.
     """
 
@@ -60,6 +61,7 @@ class Fate:
     clock_offset: float
     adoption_draw: float
     fixed_draw: float
+    forged_draw: float
     first_span: Span | None = None
 
     def load_seconds(self, missing: int, loads: LoadPart) -> float:
@@ -197,6 +199,7 @@ def _live(scenario: Scenario, seed: int, index: int, server: _Server, arrival: _
         clock_offset=draw.gauss(0.0, scenario.sidecars.clock_skew),
         adoption_draw=draw.random(),
         fixed_draw=draw.random(),
+        forged_draw=draw.random(),
     )
 
 

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from swarmkeel.config_errors import complete_error
 from swarmkeel.durations import Duration, PositiveDuration
@@ -54,6 +54,9 @@ def parse_size(text: object) -> Size:
 
 def _read_size(value: object) -> object:
     return value if isinstance(value, Size) else parse_size(value)
+
+
+_ReadSize = Annotated[Size, BeforeValidator(_read_size), PlainSerializer(str, return_type=str)]
 
 
 class _Part(BaseModel):
@@ -261,6 +264,8 @@ class HostilePart(_Part):
     """How many times their true throughput they announce."""
     phantom_claims: Annotated[int, Field(ge=0, le=1000)] = 0
     """False claims in the DHT at any time, under made-up peer ids: moves that nobody makes."""
+    forged_share: Share = 0.0
+    """Share of servers whose sidecars' records somebody overwrites, again and again, with a false claim."""
 
 
 class RecordedPart(_Part):
@@ -277,7 +282,7 @@ class Scenario(_Part):
     """Short name."""
     about: str = ""
     """One sentence on what it shows."""
-    sizes: Annotated[tuple[Annotated[Size, BeforeValidator(_read_size)], ...], Field(min_length=1)] = (Size(80, 30),)
+    sizes: Annotated[tuple[_ReadSize, ...], Field(min_length=1)] = (Size(80, 30),)
     """Sizes that it makes sense at."""
     duration: PositiveDuration = 24 * 3600.0
     """How long is measured."""

@@ -10,6 +10,7 @@ from swarmkeel.simulation.bounds import BoundStep, bound_steps
 from swarmkeel.simulation.dht import Dht
 from swarmkeel.simulation.events import EventQueue
 from swarmkeel.simulation.eyes import CoordinatedDecider, Decider, PetalsDecider
+from swarmkeel.simulation.hostile import FalseClaims
 from swarmkeel.simulation.measures import RunResult, measure_run
 from swarmkeel.simulation.petals_loop import PetalsCheck, PetalsLoop
 from swarmkeel.simulation.policies import PolicySpec
@@ -63,6 +64,15 @@ class World:
         self._seed = seed
         self._audit = audit
         self.claims = ClaimCounts()
+        FalseClaims(
+            scenario.hostile,
+            population.total_blocks,
+            queue=self.queue,
+            dht=self.dht,
+            servers=self.servers,
+            is_forged=lambda server: server.fate.forged_draw < scenario.hostile.forged_share,
+            draw=stream(seed, "hostile", policy.name),
+        )
         self._decider: Decider
         if policy.kind == "petals-sidecar":
             self._decider = PetalsDecider(scenario.petals)
