@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from swarmkeel.balance.decision import Verdict
-from swarmkeel.balance.petals import PetalsPolicy
-from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
+from swarmkeel.balance.policies import get_policy
+from swarmkeel.balance.policy import OwnServer, Policy, PolicySettings, Situation
 from swarmkeel.demo.optimum import BestPossible, find_best_possible
 from swarmkeel.demo.report import what_is_missing
 from swarmkeel.demo.scenario import TOTAL_BLOCKS, Timing, choose_victims, plan_servers
 from swarmkeel.demo.sight import Sight
+from swarmkeel.swarm.sidecar import Sidecar
 from swarmkeel.swarm.span import Span
 from tests.demo.swarms import Placed, snapshot
 
@@ -49,6 +50,7 @@ def test_those_strong_servers_are_killed_whose_loss_leaves_most_blocks_to_nobody
         "a",
     )  # a hole either way, so the strongest
     assert choose_victims({peer: online[peer] for peer in "bcd"}, 8) == ("b", "c")
+    assert choose_victims(online, 8, 3) == ("b", "a", "c")
 
 
 @cache
@@ -56,9 +58,10 @@ def best_possible(sizes: Sequence[tuple[int, float]]) -> BestPossible:
     return find_best_possible(sizes, TOTAL_BLOCKS)
 
 
-def let_them_move(servers: list[Placed], rng: random.Random) -> list[Placed]:
+def let_them_move(servers: list[Placed], rng: random.Random, policy: Policy) -> list[Placed]:
     """Let the servers check the balance one after the other until nobody wants to move any more."""
-    policy, settings = PetalsPolicy(), PolicySettings(quality=Timing().quality)
+    settings = PolicySettings(quality=Timing().quality)
+    told = {server.peer_id: Sidecar(server.peer_id, 0.0, Timing().load) for server in servers}
     for _ in range(40):
         moved = False
         for index in rng.sample(range(len(servers)), len(servers)):
@@ -72,6 +75,7 @@ def let_them_move(servers: list[Placed], rng: random.Random) -> list[Placed]:
                     settings=settings,
                     now=seen.read_at,
                     seed=rng.randrange(2**32),
+                    sidecars=told,
                 )
             )
             if decision.verdict is Verdict.MOVING and decision.target is not None:
@@ -82,8 +86,11 @@ def let_them_move(servers: list[Placed], rng: random.Random) -> list[Placed]:
     raise AssertionError(f"they never settle: {servers}")
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_the_servers_heal_from_wherever_they_are(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("policy", "seed"),
+    [("petals", seed) for seed in range(50)] + [("coordinated", seed) for seed in range(25)],
+)
+def test_the_servers_heal_from_wherever_they_are(policy: str, seed: int) -> None:
     # Moves that collide, and reads that are late, can put the servers anywhere: no start may end in a dead end.
     rng = random.Random(seed)  # noqa: S311 - an example that can be repeated
     servers = []
@@ -91,7 +98,7 @@ def test_the_servers_heal_from_wherever_they_are(seed: int) -> None:
         start = rng.randint(0, TOTAL_BLOCKS - plan.num_blocks)
         servers.append(Placed(plan.name, start, start + plan.num_blocks, plan.throughput))
     for _ in ("before the kill", "after it"):
-        servers = let_them_move(servers, rng)
+        servers = let_them_move(servers, rng, get_policy(policy))
         sight = Sight.take(snapshot(TOTAL_BLOCKS, servers))
         best = best_possible(tuple(sorted((server.end - server.start, server.throughput) for server in servers)))
         assert what_is_missing(sight, best) is None, servers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarmkeel.demo.optimum import BestPossible
-from swarmkeel.demo.report import Milestone, Report, what_is_missing
+from swarmkeel.demo.report import Healing, Milestone, Report, what_is_missing
 from swarmkeel.demo.sight import MoveCounter, Sight
 from swarmkeel.swarm.record import ServerState
 from tests.demo.swarms import Placed, snapshot
@@ -67,9 +67,12 @@ def test_what_is_missing_is_said_in_one_line() -> None:
 
 def test_the_report_is_plain_json() -> None:
     milestone = Milestone("healed", 61.5, 6, 16.0, BestPossible(20.0, is_exact=False), 0, 12)
-    assert Report(7, (milestone,)).to_json() == {
+    assert Report(7, "petals", ("server-1", "server-2"), (milestone,), "not steady").to_json() == {
         "seed": 7,
+        "policy": "petals",
         "goal": 0.8,
+        "victims": ["server-1", "server-2"],
+        "missing": "not steady",
         "milestones": [
             {
                 "name": "healed",
@@ -84,3 +87,17 @@ def test_the_report_is_plain_json() -> None:
         ],
     }
     assert Milestone("nothing", 0.0, 0, 0.0, BestPossible(0.0, is_exact=True), 4, 0).share == 0
+
+
+def test_a_report_tells_how_long_each_healing_took_and_what_it_cost() -> None:
+    def milestone(name: str, seconds: float, moves: int, rps: float = 0.0) -> Milestone:
+        return Milestone(name, seconds, 6, rps, BestPossible(20.0, is_exact=True), 0, moves)
+
+    bad, balanced = milestone("placed badly", 10.0, 0), milestone("balanced", 35.0, 7, 19.0)
+    killed, healed = milestone("two killed", 36.0, 7), milestone("healed", 50.0, 9, 16.0)
+    assert Report(0, "p", (), (bad, balanced, killed, healed)).healing() == (
+        Healing(25.0, 7, 0.95),
+        Healing(14.0, 2, 0.8),
+    )
+    assert Report(0, "p", (), (bad, balanced, killed)).healing() == (Healing(25.0, 7, 0.95), None)
+    assert Report(0, "p", (), (bad,)).healing() == (None, None)

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from swarmkeel.commands.picture import SwarmPicture
 from swarmkeel.demo.optimum import BestPossible
-from swarmkeel.demo.report import Milestone
+from swarmkeel.demo.report import Milestone, Report
 from swarmkeel.demo.show import Scene
 from swarmkeel.demo.sight import MoveCounter, Sight
-from swarmkeel.demo.view import LiveView, PlainView, milestone_table, news_line
+from swarmkeel.demo.view import LiveView, PlainView, comparison_table, milestone_table, news_line
 from swarmkeel.swarm.record import ServerState
 from tests.demo.swarms import Placed, snapshot
 
@@ -86,3 +86,19 @@ def test_the_table_fits_80_columns_and_tells_a_bound_from_the_optimum() -> None:
     bad, healed = (line.split() for line in lines if "placed badly" in line or "healed" in line)
     assert bad[2:] == ["14", "s", "16", "0", "<=36", "0%", "12", "0"]
     assert healed[1:] == ["162", "s", "14", "16", "20", "80%", "0", "112"]
+
+
+def test_policies_are_compared_on_the_same_failures() -> None:
+    def milestone(seconds: float, moves: int, rps: float) -> Milestone:
+        return Milestone("m", seconds, 12, rps, BEST, 0, moves)
+
+    steps = (milestone(10, 0, 0), milestone(110, 12, 19), milestone(112, 12, 4), milestone(130, 15, 16))
+    screen, output = console()
+    screen.print(comparison_table([Report(0, "coordinated", (), steps), Report(0, "petals", (), steps[:3], "slow")]))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    cells = [line.split() for line in lines if line.strip().startswith(("coordinated", "petals"))]
+    assert cells == [
+        ["coordinated", "100", "s", "12", "95%", "18", "s", "3", "80%"],
+        ["petals", "100", "s", "12", "95%", "never"],
+    ]

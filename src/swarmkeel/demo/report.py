@@ -39,15 +39,60 @@ class Milestone:
 
 @dataclass(frozen=True)
 class Report:
-    """All milestones of a demo, in order."""
+    """How one demo went.
+
+    Attributes:
+        seed: Decided how the servers were placed at first.
+        policy: The sidecars' policy.
+        victims: Names of the servers that were killed.
+        milestones: What was reached, in order.
+        missing: What it did not reach in time; None if it healed.
+    """
 
     seed: int
+    policy: str
+    victims: tuple[str, ...]
     milestones: tuple[Milestone, ...]
+    missing: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Give the report as plain JSON values."""
         milestones = [{**asdict(milestone), "share": milestone.share} for milestone in self.milestones]
-        return {"seed": self.seed, "goal": GOAL, "milestones": milestones}
+        return {
+            "seed": self.seed,
+            "policy": self.policy,
+            "goal": GOAL,
+            "victims": list(self.victims),
+            "missing": self.missing,
+            "milestones": milestones,
+        }
+
+    def healing(self) -> tuple[Healing | None, Healing | None]:
+        """Give how the swarm got balanced at first, and how it healed after the loss; None for what it did not reach."""
+        steps = (*self.milestones, None, None, None, None)[:4]
+        bad, balanced, killed, healed = steps
+        return _healing(bad, balanced), _healing(killed, healed)
+
+
+@dataclass(frozen=True)
+class Healing:
+    """How a swarm got from a bad state to a good one.
+
+    Attributes:
+        seconds: How long that took.
+        moves: Moves that it took.
+        share: The bottleneck reached, as a share of the best possible.
+    """
+
+    seconds: float
+    moves: int
+    share: float
+
+
+def _healing(before: Milestone | None, after: Milestone | None) -> Healing | None:
+    if before is None or after is None:
+        return None
+    return Healing(after.seconds - before.seconds, after.moves - before.moves, after.share)
 
 
 def share_of(bottleneck_rps: float, best: BestPossible) -> float:

@@ -47,7 +47,9 @@ class Timing:
     """The speed of the demo, in seconds: all that takes minutes or hours in a real swarm happens within a minute here.
 
     Attributes:
-        load: How long a server loads its blocks.
+        load: How long a server loads its blocks from disk.
+        download: How long it downloads as many blocks as it holds, where it can before a move.
+        settle: How long a claim is out before it is decided again.
         update_period: Time between two announcements of a server.
         lifetime: How long an announcement holds: so long is a killed server still believed in.
         check_period: Time between two checks of a sidecar.
@@ -56,7 +58,9 @@ class Timing:
         steady: How long the goal must be held, with nobody loading, to count as reached.
     """
 
-    load: float = 2.5
+    load: float = 1.5
+    download: float = 1.0
+    settle: float = 1.5
     update_period: float = 2.5
     lifetime: float = 9.0
     check_period: float = 2.5
@@ -81,23 +85,24 @@ def plan_servers(count: int, seed: int) -> tuple[ServerPlan, ...]:
     )
 
 
-def choose_victims(online: Mapping[str, RemoteSpanInfo[str]], total_blocks: int) -> tuple[str, str]:
-    """Choose two of the three strongest servers: those whose loss leaves most blocks to nobody.
+def choose_victims(online: Mapping[str, RemoteSpanInfo[str]], total_blocks: int, count: int = 2) -> tuple[str, ...]:
+    """Choose some of the strongest servers, all but one of so many: those whose loss leaves most blocks to nobody.
 
     Args:
-        online: The spans of the servers that serve, by peer id; at least two.
+        online: The spans of the servers that serve, by peer id; at least `count`.
         total_blocks: Blocks of the model.
+        count: How many.
     """
 
     def strength(peer_id: str) -> float:
         return online[peer_id].length * online[peer_id].throughput
 
-    def loss(pair: tuple[str, str]) -> tuple[int, float]:
+    def loss(chosen: tuple[str, ...]) -> tuple[int, float]:
         served = np.zeros(total_blocks, dtype=bool)
         for peer_id, span in online.items():
-            if peer_id not in pair:
+            if peer_id not in chosen:
                 served[span.start : span.end] = True
-        return int(np.count_nonzero(~served)), sum(map(strength, pair))
+        return int(np.count_nonzero(~served)), sum(map(strength, chosen))
 
-    strongest = sorted(sorted(online), key=strength, reverse=True)[:3]
-    return max(combinations(strongest, 2), key=loss)
+    strongest = sorted(sorted(online), key=strength, reverse=True)[: count + 1]
+    return max(combinations(strongest, count), key=loss)

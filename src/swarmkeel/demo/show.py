@@ -1,4 +1,4 @@
-"""The demo itself: a badly placed swarm heals, loses two servers without a goodbye, and heals again."""
+"""The demo itself: a badly placed swarm heals, loses some servers without a goodbye, and heals again."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from swarmkeel.swarm.failures import SwarmUnreachable
 
 _LOOK_EVERY_SECONDS: Final = 0.7
 _SOLVER_SECONDS: Final = 10.0
+_COUNTS: Final = {2: "two", 3: "three", 4: "four"}
 
 
 class NotHealedError(SwarmkeelError):
@@ -68,11 +69,27 @@ class Demo:
         servers: How many servers, 8 to 16.
         seed: Decides how the servers are placed at first.
         deadline: Seconds after which the swarm must have healed.
+        policy: The sidecars' policy.
+        kill: How many servers are killed half-way.
+        victims: Names of those; chosen when it is time, so as to hurt most, where left out.
         audience: Who watches.
     """
 
-    def __init__(self, *, servers: int, seed: int, deadline: float, audience: Audience) -> None:
+    def __init__(
+        self,
+        *,
+        servers: int,
+        seed: int,
+        deadline: float,
+        policy: str,
+        kill: int = 2,
+        victims: Sequence[str] = (),
+        audience: Audience,
+    ) -> None:
         self._seed = seed
+        self._policy = policy
+        self._kill_count = kill
+        self._victims = tuple(victims)
         self._deadline = deadline
         self._audience = audience
         self._timing = Timing()
@@ -83,7 +100,7 @@ class Demo:
         self._best: BestPossible | None = None
         self._missing = "its servers are not up"
         self._plans = plan_servers(servers, seed)
-        self.swarm = DemoSwarm(self._plans, self._timing)
+        self.swarm = DemoSwarm(self._plans, self._timing, policy)
 
     async def run(self) -> Report:
         """Run the demo; `swarm` must have been entered, and is still up afterwards.
@@ -96,14 +113,18 @@ class Demo:
             async with asyncio.timeout(self._deadline):
                 await self._place_badly()
                 await self._heal("balanced")
-                await self._kill_two()
+                await self._kill_some()
                 await self._heal("healed")
         except TimeoutError as error:
             raise NotHealedError(
                 f"the swarm did not heal within {self._deadline:.0f} s: {self._missing}",
                 "see the sidecars' logs with --keep, or give a slow machine more time with --deadline",
             ) from error
-        return Report(self._seed, tuple(self._milestones))
+        return self.report()
+
+    def report(self, missing: str | None = None) -> Report:
+        """Give what has been reached so far; `missing` says what has not."""
+        return Report(self._seed, self._policy, self._victims, tuple(self._milestones), missing)
 
     async def watch(self) -> None:
         """Go on showing the swarm until cancelled."""
@@ -149,17 +170,21 @@ class Demo:
                 return
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
-    async def _kill_two(self) -> None:
+    async def _kill_some(self) -> None:
         sight = await self._look()
-        victims = choose_victims(sight.online, TOTAL_BLOCKS)
-        names = [self.swarm.servers[peer_id].settings.public_name for peer_id in victims]
-        self._act = "two servers are gone"
-        self._tell(f"kill -9 {names[0]} and {names[1]}: nobody is told")
+        names = {peer_id: server.settings.public_name or "" for peer_id, server in self.swarm.servers.items()}
+        if self._victims:
+            victims = tuple(peer_id for peer_id, name in names.items() if name in self._victims)
+        else:
+            victims = choose_victims(sight.online, TOTAL_BLOCKS, self._kill_count)
+            self._victims = tuple(names[peer_id] for peer_id in victims)
+        self._act = f"{len(victims)} servers are gone"
+        self._tell(f"kill -9 {', '.join(self._victims[:-1])} and {self._victims[-1]}: nobody is told")
         await asyncio.gather(*map(self.swarm.kill, victims))
         self._best = None
         damaged = await self._look()
         self._best = await self._ask_best([server.settings for server in self.swarm.living])
-        self._note_milestone("two killed", damaged)
+        self._note_milestone(f"{_COUNTS.get(len(victims), len(victims))} killed", damaged)
 
     async def _ask_best(self, servers: Iterable[ServerPlan | StandInSettings]) -> BestPossible:
         sizes = [(server.num_blocks, server.throughput) for server in servers]

@@ -36,6 +36,7 @@ class DemoSwarm:
     Args:
         plans: The servers.
         timing: How fast things go.
+        policy: The sidecars' policy.
 
     Attributes:
         folder: Everything written is in here; removed in the end.
@@ -43,12 +44,13 @@ class DemoSwarm:
         dead: Peer ids of the killed servers.
     """
 
-    def __init__(self, plans: Sequence[ServerPlan], timing: Timing) -> None:
+    def __init__(self, plans: Sequence[ServerPlan], timing: Timing, policy: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="swarmkeel-demo-"))
         self.servers: dict[str, RunningStandIn] = {}
         self.dead: set[str] = set()
         self._plans = plans
         self._timing = timing
+        self._policy = policy
         self._peers: list[DhtNode] = []
         self._reader: SwarmReader | None = None
         self._sidecars: list[ChildProcess] = []
@@ -120,7 +122,7 @@ class DemoSwarm:
             total_blocks=TOTAL_BLOCKS,
             num_blocks=plan.num_blocks,
             throughput=plan.throughput,
-            gpu=Gpu(load_seconds=timing.load),
+            gpu=Gpu(load_seconds=timing.load, download_seconds=timing.download),
             first_block=plan.first_block,
             initial_peers=tuple(self._initial_peers),
             public_name=plan.name,
@@ -163,7 +165,14 @@ class DemoSwarm:
                 "read_timeout": _READ_SECONDS,
             },
             "server": {"socket": str(server.settings.socket), "peer_id": server.peer_id},
-            "balance": {"quality": timing.quality, "check_period": timing.check_period, "check_jitter": 0.4},
+            "balance": {
+                "policy": self._policy,
+                "quality": timing.quality,
+                "load_seconds": timing.load,
+                "check_period": timing.check_period,
+                "check_jitter": 0.4,
+            },
+            "claims": {"settle": timing.settle, "lifetime": 20, "prefetch_poll": 0.3, "prefetch_timeout": 20},
             "guards": {
                 "cooldown": timing.cooldown,
                 "minimum_uptime": 0,
@@ -175,7 +184,7 @@ class DemoSwarm:
             "move": {
                 "drain": 0,
                 "request_timeout": 10,
-                "restart_timeout": 20 + timing.load,
+                "restart_timeout": 20 + timing.load + timing.download,
                 "verify_timeout": 10,
                 "poll_period": 0.5,
             },

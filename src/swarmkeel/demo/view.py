@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from swarmkeel.demo.report import Milestone, share_of
+from swarmkeel.demo.report import Milestone, Report, share_of
 from swarmkeel.demo.scenario import GOAL
 from swarmkeel.demo.show import Scene
 from swarmkeel.printable import printable
@@ -140,4 +140,23 @@ def milestone_table(milestones: Sequence[Milestone]) -> Table:
             Text(str(milestone.uncovered_blocks), "bold red" if milestone.uncovered_blocks else ""),
             str(milestone.moves),
         )
+    return table
+
+
+def comparison_table(reports: Sequence[Report]) -> Table:
+    """Give how several policies healed the same failures, as a table."""
+    table = Table(box=SIMPLE, title="The same failures, healed by each policy")
+    table.add_column("policy", no_wrap=True)
+    for when in ("bad start", "killed"):
+        for heading in ("healed in", "moves", "share"):
+            table.add_column(f"{when}:\n{heading}", justify="right")
+    for report in reports:
+        cells: list[Text | str] = []
+        for healing in report.healing():
+            if healing is None:
+                cells += [Text("never", "bold red"), "", ""]
+            else:
+                style = "green" if healing.share >= GOAL else "yellow"
+                cells += [f"{healing.seconds:.0f} s", str(healing.moves), Text(f"{healing.share:.0%}", style)]
+        table.add_row(report.policy, *cells)
     return table
