@@ -181,7 +181,21 @@ async def test_a_dht_that_lost_all_records_is_no_reason_to_move(peers: DhtPeers,
         async with sidecar(config) as daemon:
             await wait_until(lambda: verdict(daemon) is Verdict.BALANCED)
             await peers.kill_all()
+            await wait_until(lambda: reasons(daemon) == ["snapshot_unavailable"])
             await peers.restart_all()
+            # What the records said holds as long as they said, whoever has lost them.
+            await wait_until(lambda: verdict(daemon) is Verdict.BALANCED)
+            assert daemon.state.swarm is not None
+            assert daemon.state.swarm.snapshot.quality(0.0, own.present.peer_id).own_record_found
+    assert own.requests == []
+
+
+async def test_a_server_whose_record_has_run_out_is_not_moved(peers: DhtPeers, folder: Path) -> None:
+    await announce(peers, 0, LOW, lifetime=5)
+    own = ObedientServer(folder / "s", peers.node(0).peer_id, LOW)
+    config = write_config(folder / "c.yaml", folder / "s", peers.initial_peers)
+    with own.listening():
+        async with sidecar(config) as daemon:
             await wait_until(lambda: "own_record_missing" in reasons(daemon))
     assert own.requests == []
 
