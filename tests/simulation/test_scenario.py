@@ -21,6 +21,7 @@ _EXPECTED = {
     "recorded",
     "growth",
     "lossy-dht",
+    "flexible",
 }
 
 

@@ -115,5 +115,9 @@ def bound_steps(population: Population, end: float) -> tuple[BoundStep, ...]:
 
 def _step(time: float, alive: Sequence[Fate], total_blocks: int) -> BoundStep:
     is_coverable = sum(fate.num_blocks for fate in alive) >= total_blocks
-    bound = lp_bound(((fate.num_blocks, fate.throughput) for fate in alive), total_blocks) if is_coverable else 0.0
-    return BoundStep(time, bound, is_coverable)
+    if not is_coverable:
+        return BoundStep(time, 0.0, is_coverable)
+    if any(fate.min_blocks < fate.num_blocks and fate.rates is not None for fate in alive):
+        # Whatever lengths are chosen: blocks times throughput is largest with all blocks, by Petals' formula.
+        return BoundStep(time, sum(fate.num_blocks * fate.throughput for fate in alive) / total_blocks, is_coverable)
+    return BoundStep(time, lp_bound(((fate.num_blocks, fate.throughput) for fate in alive), total_blocks), is_coverable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Final, Generic, TypeVar
@@ -106,16 +106,29 @@ class Reading:
     """What one reading of the DHT showed.
 
     Attributes:
-        servers: The servers' spans, in no particular order.
+        servers: The servers' spans that it found, in no particular order.
+        complete: The same with those that it missed.
         answered: Share of the block keys that were answered.
         lost: Blocks whose keys were not answered.
         read_at: The time whose state it shows.
     """
 
     servers: View[RemoteSpanInfo[str]]
+    complete: View[RemoteSpanInfo[str]]
     answered: float
     lost: frozenset[int]
     read_at: float
+
+    def remembering(self, former: Reading | None) -> Reading:
+        """Add what a former reading of the same reader knew and this one missed, as `swarm.record_memory` does."""
+        if former is None or self.servers is self.complete:
+            return self
+        known, present = former.servers.entries, self.servers.entries
+        missed = [peer_id for peer_id in self.complete.entries if peer_id not in present]
+        if all(known.get(peer_id) == self.complete.entries[peer_id] for peer_id in missed):
+            return replace(self, servers=self.complete)
+        entries = {**present, **{peer_id: known[peer_id] for peer_id in missed if peer_id in known}}
+        return replace(self, servers=View(-1, entries))
 
 
 class Dht:
@@ -173,27 +186,29 @@ class Dht:
             time -= draw.uniform(0.0, self._world.stale_seconds)
         return time
 
-    def read(self, draw: Random) -> Reading:
+    def read(self, draw: Random, *, not_before: float = -math.inf) -> Reading:
         """Read all block keys; the reading ends now.
 
         Args:
             draw: The reader's source of randomness.
+            not_before: Time of what the reader remembers: an older state tells it nothing.
         """
-        time = self._seen_time(draw)
+        time = max(self._seen_time(draw), not_before)
         view = self.servers.at(time)
         loss = self._world.bad_read_loss if draw.random() < self._world.bad_read_share else self._world.lost_key_share
         lost = frozenset(_lose(self._total_blocks, loss, draw))
         answered = 1 - len(lost) / self._total_blocks
         shortest = view.compute("shortest", lambda: min((span.length for span in view.entries.values()), default=1))
         if len(lost) < shortest:
-            return Reading(view, answered, lost, time)
+            return Reading(view, view, answered, lost, time)
         # A record stands under every block of its span: the server is missed only where all of them are.
         entries = {
             peer_id: span
             for peer_id, span in view.entries.items()
             if span.length > len(lost) or not lost.issuperset(range(span.start, span.end))
         }
-        return Reading(view if len(entries) == len(view.entries) else View(-1, entries), answered, lost, time)
+        found = view if len(entries) == len(view.entries) else View(-1, entries)
+        return Reading(found, view, answered, lost, time)
 
     def read_sidecars(self, reading: Reading) -> View[Sidecar]:
         """Read what sidecars tell, together with what servers announce: both as of the same moment."""

@@ -15,6 +15,7 @@ from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.plan import Plan, PlanServer, make_plan
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import find_best_start
+from swarmkeel.daemon.claiming import throughput_on
 from swarmkeel.simulation.dht import Reading, View
 from swarmkeel.simulation.petals_loop import check_like_petals, view_throughputs
 from swarmkeel.simulation.scenario import PetalsPart
@@ -160,11 +161,17 @@ class CoordinatedDecider:
 
     def _plan(self, eyes: Eyes, own: OwnServer, mine: Sidecar) -> tuple[_Servers, Plan]:
         spans, told = eyes.reading.servers, eyes.plausible()
+        # All who see their own server as the others do see the same, and need only one plan.
+        is_alike = own.claim is None and told.entries.get(own.peer_id) == mine and own.peer_id in spans.entries
+        # Else, as in the daemon, what stands in the DHT of the own server does not count.
+        others = (
+            told.entries if is_alike else {peer: each for peer, each in told.entries.items() if peer != own.peer_id}
+        )
 
         def plan() -> tuple[_Servers, Plan]:
             return plan_with_others(
                 spans.entries,
-                told.entries,
+                others,
                 own,
                 total_blocks=eyes.total_blocks,
                 now=eyes.now,
@@ -172,8 +179,6 @@ class CoordinatedDecider:
                 planner=_plan_once,
             )
 
-        # All who see their own server as the others do see the same, and need only one plan.
-        is_alike = own.claim is None and told.entries.get(own.peer_id) == mine and own.peer_id in spans.entries
         if not eyes.is_shared or not is_alike:
             return plan()
         return spans.compute(("plan", told.number, eyes.period, self._move_cost), plan)
@@ -236,7 +241,7 @@ def _first_placement(eyes: Eyes, own: OwnServer, target: Span) -> Decision:
         target,
         Reason(name="first_placement", values={"target": str(target)}),
         before=_numbers(places, eyes.total_blocks),
-        after=_numbers([*places, (target, own.throughput)], eyes.total_blocks),
+        after=_numbers([*places, (target, throughput_on(own, target))], eyes.total_blocks),
     )
 
 

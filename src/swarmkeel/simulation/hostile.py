@@ -70,7 +70,7 @@ class FalseClaims:
             if span is None or not server.is_serving or not self._is_forged(server):
                 continue
             target = place_like_petals(view, len(span), self._total_blocks)
-            claim = Claim(span, target, now - 20.0, now + _LIFETIME, server.fate.announced)
+            claim = Claim(span, target, now - 20.0, now + _LIFETIME, server.fate.announced_of(len(span)))
             if target != span:
                 # It expires late, so that what the honest sidecar writes meanwhile is refused.
                 self._dht.tell(Sidecar(server.peer_id, None, 60.0, (), claim), lifetime=2 * _LIFETIME)

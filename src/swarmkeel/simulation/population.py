@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, NamedTuple
 
+from swarmkeel.balance.shapes import throughput_of
 from swarmkeel.simulation.scenario import Burst, LoadPart, MemoryClass, Range, Scenario, Size
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.recorded import read_snapshot_file
@@ -34,8 +35,10 @@ class Fate:
         index: Number in the order of drawing.
         peer_id: Its peer id.
         num_blocks: Blocks that it holds.
-        throughput: Requests a second that it truly serves.
-        announced: Requests a second that it announces; a liar's differ.
+        throughput: Requests a second that it truly serves with all its blocks.
+        lie: How many times what it serves it announces; 1 for an honest server.
+        rates: Requests a second that it computes through one block, and that its network carries; None where unknown.
+        min_blocks: The fewest blocks that it can be told to hold.
         arrives_at: When it comes.
         leaves_at: When it goes.
         crashes: Whether it goes without a goodbye.
@@ -52,7 +55,9 @@ class Fate:
     peer_id: str
     num_blocks: int
     throughput: float
-    announced: float
+    lie: float
+    rates: tuple[float, float] | None
+    min_blocks: int
     arrives_at: float
     leaves_at: float
     crashes: bool
@@ -64,15 +69,27 @@ class Fate:
     forged_draw: float
     first_span: Span | None = None
 
-    def load_seconds(self, missing: int, loads: LoadPart) -> float:
-        """Give how long it takes to load its blocks when some of them have to be downloaded first.
+    def throughput_of(self, blocks: int) -> float:
+        """Give the requests a second that it truly serves with a number of blocks."""
+        if self.rates is None or blocks == self.num_blocks:
+            return self.throughput
+        return throughput_of(blocks, compute_rps=self.rates[0], network_rps=self.rates[1])
+
+    def announced_of(self, blocks: int) -> float:
+        """Give the requests a second that it announces with a number of blocks."""
+        return self.throughput_of(blocks) * self.lie
+
+    def load_seconds(self, missing: int, loads: LoadPart, blocks: int | None = None) -> float:
+        """Give how long it takes to load blocks when some of them have to be downloaded first.
 
         Args:
             missing: How many are not on disk.
             loads: The world's parameters.
+            blocks: How many it loads; all that it holds where left out.
         """
+        count = self.num_blocks if blocks is None else blocks
         per_block = self.cold_seconds / self.num_blocks
-        return loads.start + per_block * (missing * (1 - loads.disk_share) + self.num_blocks * loads.disk_share)
+        return loads.start + per_block * (missing * (1 - loads.disk_share) + count * loads.disk_share)
 
     def download_seconds(self, missing: int, loads: LoadPart) -> float:
         """Give how long it takes to download this many blocks."""
@@ -95,6 +112,7 @@ class Population:
 class _Server(NamedTuple):
     blocks: int
     throughput: float
+    rates: tuple[float, float] | None = None
 
 
 class _Arrival(NamedTuple):
@@ -175,8 +193,8 @@ def _draw_server(scenario: Scenario, classes: Sequence[MemoryClass], total_block
     network = _log_uniform(draw, population.network_rps)
     if draw.random() < population.relay_share:
         network *= 1 - population.relay_penalty
-    # Petals' formula: a request passes (blocks + 1) / 2 of a server's blocks in the mean.
-    return _Server(num_blocks, min(compute / ((num_blocks + 1) / 2), network))
+    throughput = throughput_of(num_blocks, compute_rps=compute, network_rps=network)
+    return _Server(num_blocks, throughput, (compute, network))
 
 
 def _live(scenario: Scenario, seed: int, index: int, server: _Server, arrival: _Arrival) -> Fate:
@@ -190,7 +208,9 @@ def _live(scenario: Scenario, seed: int, index: int, server: _Server, arrival: _
         peer_id="Qm" + "".join(draw.choices(_BASE58, k=10)) + _as_base58(index),
         num_blocks=server.blocks,
         throughput=server.throughput,
-        announced=server.throughput * hostile.liar_factor if lies else server.throughput,
+        lie=hostile.liar_factor if lies else 1.0,
+        rates=server.rates,
+        min_blocks=max(1, math.ceil(server.blocks * scenario.population.min_blocks_share)),
         arrives_at=arrival.at,
         leaves_at=arrival.at + life,
         crashes=draw.random() < scenario.churn.crash_share,

@@ -111,6 +111,9 @@ class PopulationPart(_Part):
     coverage: _Positive | None = None
     """How many times the servers' memory holds the model, in the mean; blocks of the classes are scaled to it. Left out,
     the classes stay as they are."""
+    min_blocks_share: Share = 1.0
+    """The fewest blocks that a sidecar may have its server hold, as a share of the most; 1: always the same number.
+    Petals' own loop always holds the most."""
     growth: bool = False
     """With true the swarm starts from nothing and grows; without, it is there from the beginning."""
     arrive_over: Duration = 600.0
@@ -217,10 +220,10 @@ class SidecarPart(_Part):
     """Time between two checks."""
     check_jitter: Share = 0.2
     """Each wait is drawn from check_period times 1 minus to 1 plus this."""
-    update_period: PositiveDuration = 120.0
-    """Time between two announcements of a sidecar's record."""
-    expiration: PositiveDuration = 300.0
-    """Time after which that record expires."""
+    update_period: PositiveDuration = 60.0
+    """Time between two announcements of a sidecar's record: the daemon tells after every check."""
+    expiration: PositiveDuration = 260.0
+    """Time after which that record expires: the daemon has it hold for three checks."""
     lost_claim_share: Share = 0.02
     """Share of sidecar records (claims among them) that nobody ever sees."""
     late_claim_share: Share = 0.02
@@ -244,7 +247,9 @@ class SidecarPart(_Part):
     moves_per_day: Annotated[int, Field(ge=0)] = 12
     """As `guards.moves_per_day`."""
     confirmations: Annotated[int, Field(ge=1)] = 2
-    """As `guards.confirmations`."""
+    """As `guards.confirmations`; a policy that makes claims needs but one, its claim settles instead."""
+    assumed_load: Duration = 600.0
+    """As `balance.load_seconds`: how long a move takes, until a server's own moves have shown."""
     move_cost: Annotated[float, Field(ge=0)] = 0.04
     """What a move must bring beyond its own outage, as a share of the bottleneck."""
     poll_period: PositiveDuration = 10.0

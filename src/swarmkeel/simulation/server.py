@@ -7,6 +7,7 @@ from enum import Enum, auto
 from random import Random
 
 from swarmkeel.control.protocol import RestartPhase, RestartRequest, RestartStatus, ServerPhase, ServerStatus
+from swarmkeel.daemon.own_server import PREFETCH
 from swarmkeel.simulation.dht import Dht, announced
 from swarmkeel.simulation.events import EventQueue
 from swarmkeel.simulation.population import Fate
@@ -51,7 +52,6 @@ class SimulatedServer:
         phase: What it does.
         span: The blocks that it serves or loads; None without any.
         serving_since: Since when it serves; None while it does not.
-        last_outage: Seconds between leaving its last place and serving again.
         on_change: Called after every change of phase.
     """
 
@@ -70,7 +70,6 @@ class SimulatedServer:
         self.phase = Phase.IDLE
         self.span: Span | None = None
         self.serving_since: float | None = None
-        self.last_outage = 0.0
         self.on_change: Callable[[], None] = _do_nothing
         self._scenario = scenario
         self._total_blocks = total_blocks
@@ -83,7 +82,6 @@ class SimulatedServer:
         self._life = 0  # counts changes of phase, so that what was planned before one does not happen after it
         self._restart: RestartStatus | None = None
         self._left_span: Span | None = None
-        self._stopped_at: float | None = None
 
     @property
     def peer_id(self) -> str:
@@ -105,7 +103,7 @@ class SimulatedServer:
 
     def load(self, span: Span) -> None:
         """Announce JOINING and load blocks; serves when they are there."""
-        seconds = self.fate.load_seconds(self.count_missing(span), self._scenario.loads)
+        seconds = self.fate.load_seconds(self.count_missing(span), self._scenario.loads, len(span))
         self._enter(Phase.LOADING)
         self.span = span
         self._announce(ServerState.JOINING)
@@ -128,8 +126,6 @@ class SimulatedServer:
         assert self.span is not None  # noqa: S101 - both callers have set it
         self._enter(Phase.SERVING)
         self.serving_since = self._queue.now
-        if self._stopped_at is not None:
-            self.last_outage, self._stopped_at = self._queue.now - self._stopped_at, None
         self._announce(ServerState.ONLINE)
         self._truth.serves(self.peer_id, self.span)
         if self._restart is not None:
@@ -148,7 +144,6 @@ class SimulatedServer:
     def stop(self) -> None:
         """Announce OFFLINE and stop serving; its blocks are gone from memory."""
         self._enter(Phase.STOPPING)
-        self._stopped_at = self._queue.now
         self.span = None
         self._announce(None)
         self._truth.stops(self.peer_id)
@@ -172,7 +167,7 @@ class SimulatedServer:
     def _announce(self, state: ServerState | None) -> None:
         record = None
         if state is not None and self.span is not None:
-            record = announced(self.peer_id, self.span, state, self.fate.announced)
+            record = announced(self.peer_id, self.span, state, self.fate.announced_of(len(self.span)))
         self._record = record
         self._dht.announce(self.peer_id, record, self.fate.clock_offset)
         if record is not None:
@@ -222,16 +217,24 @@ class SimulatedServer:
             Phase.LOADING: ServerPhase.JOINING,
             Phase.SERVING: ServerPhase.ONLINE,
         }[self.phase]
+        fate = self.fate
+        span = self.span if self.phase is not Phase.STOPPING else self._left_span
+        is_flexible = fate.rates is not None and fate.min_blocks < fate.num_blocks
         return ServerStatus(
             implementation="simulated",
             peer_id=self.peer_id,
             dht_prefix=DHT_PREFIX,
             total_blocks=self._total_blocks,
-            num_blocks=self.fate.num_blocks,
-            throughput=self.fate.announced,
+            num_blocks=fate.num_blocks,
+            throughput=fate.announced_of(fate.num_blocks if span is None else len(span)),
             state=state,
-            span=self.span if self.phase is not Phase.STOPPING else self._left_span,
+            span=span,
+            capabilities=(PREFETCH,) if self._scenario.sidecars.prefetch else (),
             restart=self._restart,
+            min_blocks=fate.min_blocks if is_flexible else None,
+            max_blocks=fate.num_blocks if is_flexible else None,
+            compute_rps=fate.rates[0] * fate.lie if fate.rates is not None else None,
+            network_rps=fate.rates[1] * fate.lie if fate.rates is not None else None,
         )
 
     def restart(self, request: RestartRequest) -> None:

@@ -26,7 +26,8 @@ from swarmkeel.daemon.claiming import (
 )
 from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards, movable_at
 from swarmkeel.daemon.move import Announcement, Move, MoveLimits, MoveStep, Observation, advance, resume
-from swarmkeel.simulation.dht import Dht
+from swarmkeel.daemon.own_server import own_server
+from swarmkeel.simulation.dht import Dht, Reading
 from swarmkeel.simulation.events import EventQueue
 from swarmkeel.simulation.eyes import Decider, Eyes, staying
 from swarmkeel.simulation.scenario import Scenario, SidecarPart
@@ -34,6 +35,7 @@ from swarmkeel.simulation.server import Phase, SimulatedServer
 from swarmkeel.simulation.truth import Truth
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Claim, Sidecar
+from swarmkeel.swarm.sidecar_record import MAX_LOAD_SECONDS
 
 EPOCH: Final = 1_000_000.0
 """What a true clock shows at the beginning of a run."""
@@ -64,13 +66,13 @@ class _Memory:
     span_since: float | None = None
 
 
-def guard_settings(world: SidecarPart) -> GuardSettings:
-    """Give the limits of the guards."""
+def guard_settings(world: SidecarPart, *, makes_claims: bool) -> GuardSettings:
+    """Give the limits of the guards, as the daemon has them."""
     return GuardSettings(
         cooldown=world.cooldown,
         minimum_uptime=world.minimum_uptime,
         moves_per_day=world.moves_per_day,
-        confirmations=world.confirmations,
+        confirmations=1 if makes_claims else world.confirmations,
         breaker_base=1800.0,
         breaker_max=86400.0,
     )
@@ -84,6 +86,7 @@ class SimulatedSidecar:
         scenario: The world.
         total_blocks: Blocks of the model.
         decider: The policy.
+        makes_claims: Whether the policy tells others of a move before it is made.
         queue: Simulated time.
         dht: What it reads and writes.
         truth: Is told what it is about to do.
@@ -98,6 +101,7 @@ class SimulatedSidecar:
         total_blocks: int,
         *,
         decider: Decider,
+        makes_claims: bool,
         queue: EventQueue,
         dht: Dht,
         truth: Truth,
@@ -108,16 +112,17 @@ class SimulatedSidecar:
         self._world = scenario.sidecars
         self._total_blocks = total_blocks
         self._decider = decider
+        self._makes_claims = makes_claims
         self._queue = queue
         self._dht = dht
         self._truth = truth
         self._counts = counts
         self._draw = draw
-        self._guards = guard_settings(scenario.sidecars)
+        self._guards = guard_settings(scenario.sidecars, makes_claims=makes_claims)
         self._claims = ClaimSettings(lifetime=scenario.sidecars.claim_lifetime, prefetch_poll=15.0)
         self._memory = _Memory(ClaimState())
         self._journal: list[Move] = []  # the last one may be under way
-        self._load_seconds = server.fate.load_seconds(server.fate.num_blocks, scenario.loads)
+        self._seen: Reading | None = None
         self._told: Sidecar | None = None
         self._process = 0  # counts lives of the sidecar, so that what a former one planned does not happen
         self._plan_number = 0  # counts planned checks, so that only the newest one happens
@@ -139,6 +144,7 @@ class SimulatedSidecar:
             return
         self._is_up = True
         self._memory = _Memory(ClaimState())
+        self._seen = None
         if self._server.is_serving:
             self._memory.span_since = self._now()
         self._tell(self._record())
@@ -182,10 +188,11 @@ class SimulatedSidecar:
     def _record(self) -> Sidecar:
         """Give what it tells of its server now, without a claim."""
         until = movable_at(self._guard_view(0, 0, 0), self._guards)
-        if self._told is not None and until is not None and self._told.movable_at is not None:
-            # The same moment, computed anew from another one, differs by rounding.
-            until = self._told.movable_at if abs(until - self._told.movable_at) < 1.0 else until
-        return Sidecar(self._server.peer_id, until, self._load_seconds)
+        told = None if self._told is None else self._told.movable_at
+        if until is not None and told is not None and (abs(until - told) < 1.0 or max(until, told) <= self._now()):
+            until = told  # the same moment, computed anew, or both have passed: nothing new
+        own = self._own()
+        return Sidecar(own.peer_id, until, min(own.load_seconds, MAX_LOAD_SECONDS), own.shapes)
 
     def _tell(self, record: Sidecar, claim: Claim | None = None) -> None:
         self._told = record
@@ -225,26 +232,26 @@ class SimulatedSidecar:
             self._check_after(min(wait, period))
 
     def _own(self) -> OwnServer:
-        fate = self._server.fate
-        return OwnServer(
-            peer_id=fate.peer_id,
-            span=self._server.span if self._server.is_serving else None,
-            num_blocks=fate.num_blocks,
-            throughput=fate.announced,
-            load_seconds=self._load_seconds,
-            claim=self._memory.claim.claim,
+        status = self._server.status()
+        assert status is not None  # noqa: S101 - nobody asks once it is gone
+        return own_server(
+            status,
+            self._journal,
+            claim=self._memory.claim.standing(self._claims),
+            assumed_load_seconds=self._world.assumed_load,
         )
 
     def _eyes(self) -> Eyes:
-        reading = self._dht.read(self._draw)
+        former = self._seen
+        reading = self._dht.read(self._draw, not_before=former.read_at if former is not None else -1.0)
+        self._seen = reading = reading.remembering(former)
         return Eyes(reading, self._dht.read_sidecars(reading), self._total_blocks, self._now())
 
     def _decide(self) -> float | None:
         """Make one check. Gives the seconds until the next at the latest; None if a move has begun."""
         own, eyes, memory = self._own(), self._eyes(), self._memory
         seed = self._draw.getrandbits(32)
-        record = self._told
-        assert record is not None  # noqa: S101 - told at its start
+        record = self._told = self._record()
         is_known = own.span is None or eyes.shows(own.peer_id, own.span, ServerState.JOINING, ServerState.ONLINE)
         wanted: Decision | None
         if not eyes.is_good_enough or not is_known:
@@ -258,10 +265,15 @@ class SimulatedSidecar:
         decision = wanted or staying(own, Verdict.BALANCED)
         if decision.verdict is Verdict.MOVING:
             spans, told = eyes.reading.servers.entries, eyes.plausible().entries
-            moving = count_moving(spans, told, own, now=eyes.now)
+            moving = count_moving(spans, told, own, now=eyes.now) if self._makes_claims else 0
             memory.wishes += 1
             view = self._guard_view(memory.wishes, len(spans), moving)
             decision = apply_guards(decision, view, self._guards, dry_run=False)
+        if not self._makes_claims:
+            if decision.verdict is not Verdict.MOVING:
+                return self._world.check_period * 2
+            self._begin(decision)
+            return None
         step = next_step(
             decision,
             memory.claim,
@@ -340,6 +352,7 @@ class SimulatedSidecar:
 
     def _begin(self, decision: Decision) -> None:
         assert decision.target is not None  # noqa: S101 - nothing else is begun
+        staged = self._memory.claim.prefetch is Prefetch.DONE
         self._memory.claim = self._memory.claim.begun()
         self._memory.wishes = 0
         self._move_count += 1
@@ -352,6 +365,7 @@ class SimulatedSidecar:
             reason="simulated",
             started_at=now,
             step_since=now,
+            staged=staged,
         )
         self._save(move)
         if not self._killed_at_step():
@@ -388,8 +402,6 @@ class SimulatedSidecar:
         if not is_over:
             self._queue.after(self._world.poll_period, partial(self._poll, process))
             return
-        if transition.move.step is MoveStep.DONE and transition.move.origin is not None:
-            self._load_seconds = self._server.last_outage
         self._tell_again()
         self._check_after(self._draw.uniform(0.5, 1.0) * self._world.check_period)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from swarmkeel.simulation.bounds import BoundStep
 from swarmkeel.simulation.events import EventQueue
-from swarmkeel.simulation.population import Population
+from swarmkeel.simulation.population import Fate, Population
 from swarmkeel.swarm.span import Span
 
 
@@ -36,7 +36,7 @@ class MoveRecord:
 
 @dataclass(slots=True)
 class _Place:
-    throughput: float
+    fate: Fate
     serving: Span | None = None
     going_to: Span | None = None
     move: MoveRecord | None = None
@@ -74,7 +74,7 @@ class Truth:
     def __init__(self, queue: EventQueue, population: Population, measured_from: float) -> None:
         self._queue = queue
         self._total_blocks = population.total_blocks
-        self._throughput = {fate.peer_id: fate.throughput for fate in population.fates}
+        self._fates = {fate.peer_id: fate for fate in population.fates}
         self._places: dict[str, _Place] = {}
         self._measured_from = measured_from
         self.trace = Trace()
@@ -84,7 +84,7 @@ class Truth:
 
     def arrives(self, peer_id: str) -> None:
         """Note that a server is there."""
-        self._places[peer_id] = _Place(self._throughput[peer_id])
+        self._places[peer_id] = _Place(self._fates[peer_id])
 
     def loads(self, peer_id: str, span: Span) -> None:
         """Note that it loads blocks."""
@@ -147,7 +147,7 @@ class Truth:
         for place in self._places.values():
             span = place.serving
             if span is not None:
-                coverage[span.start : span.end] += place.throughput
+                coverage[span.start : span.end] += place.fate.throughput_of(len(span))
         return coverage
 
     def _note(self) -> None:
@@ -171,13 +171,13 @@ class Truth:
         for other, place in self._places.items():
             span = place.going_to or place.serving
             if other != peer_id and span is not None:
-                others[span.start : span.end] += place.throughput
+                others[span.start : span.end] += place.fate.throughput_of(len(span))
         own = self._places[peer_id]
 
         def quality(span: Span | None) -> tuple[int, float]:
             coverage = others.copy()
             if span is not None:
-                coverage[span.start : span.end] += own.throughput
+                coverage[span.start : span.end] += own.fate.throughput_of(len(span))
             return -int(np.count_nonzero(coverage == 0)), float(coverage.min())
 
         with_move, without = quality(own.serving), quality(origin)

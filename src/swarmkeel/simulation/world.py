@@ -116,6 +116,7 @@ class World:
                 scenario,
                 total_blocks,
                 decider=self._decider,
+                makes_claims=policy.kind == "coordinated",
                 queue=self.queue,
                 dht=self.dht,
                 truth=self.truth,
