@@ -177,6 +177,8 @@ class _Search:
         self._wanted: dict[PeerID, dict[_KeySearch, None]] = {}  # in order; a dict, since there are no ordered sets
         self._under_way: Counter[PeerID] = Counter()
         self._silent: set[PeerID] = set()
+        self._all_asked = asyncio.Event()
+        self._stopped = False
         self._bytes = 0
         self._searches = [_KeySearch(key, DHTID.generate(key), {node.own_peer}) for key in keys]
         for search in self._searches:
@@ -187,6 +189,12 @@ class _Search:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
                 self._put_questions(group)
+                try:
+                    await self._all_asked.wait()
+                except asyncio.CancelledError:
+                    # An answer that comes just now can outrun its task's cancelling: it must lead to no new question.
+                    self._stopped = True
+                    raise
 
     def found(self) -> dict[str, Found]:
         return {search.key: search.found() for search in self._searches}
@@ -200,6 +208,8 @@ class _Search:
 
     def _put_questions(self, group: asyncio.TaskGroup) -> None:
         """Ask as much as may be asked at once; every answer calls this again."""
+        if self._stopped:
+            return
         for peer in list(self._wanted):
             while (
                 self._under_way[peer] < _QUESTIONS_PER_PEER
@@ -208,6 +218,8 @@ class _Search:
             ):
                 self._under_way[peer] += 1
                 group.create_task(self._ask(group, peer, batch))
+        if not self._under_way.total():
+            self._all_asked.set()
 
     def _next_batch(self, peer: PeerID) -> list[_KeySearch]:
         """Take keys to ask a peer for in one question: several, or one alone that is known to hold too much."""
