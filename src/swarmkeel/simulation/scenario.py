@@ -221,7 +221,7 @@ class SidecarPart(_Part):
     check_jitter: Share = 0.2
     """Each wait is drawn from check_period times 1 minus to 1 plus this."""
     update_period: PositiveDuration = 60.0
-    """Time between two announcements of a sidecar's record: the daemon tells after every check."""
+    """Time between two announcements of a sidecar's record while its server moves; otherwise every check ends in one."""
     expiration: PositiveDuration = 260.0
     """Time after which that record expires: the daemon has it hold for three checks."""
     lost_claim_share: Share = 0.02

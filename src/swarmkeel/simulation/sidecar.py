@@ -124,6 +124,7 @@ class SimulatedSidecar:
         self._journal: list[Move] = []  # the last one may be under way
         self._seen: Reading | None = None
         self._told: Sidecar | None = None
+        self._told_at = 0.0
         self._process = 0  # counts lives of the sidecar, so that what a former one planned does not happen
         self._plan_number = 0  # counts planned checks, so that only the newest one happens
         self._is_up = False
@@ -147,8 +148,7 @@ class SimulatedSidecar:
         self._seen = None
         if self._server.is_serving:
             self._memory.span_since = self._now()
-        self._tell(self._record())
-        self._queue.after(self._world.update_period, partial(self._refresh, self._process))
+        self._tell_again()
         move = self._move_under_way()
         if move is not None:
             self._save(resume(move, self._now()))
@@ -185,17 +185,17 @@ class SimulatedSidecar:
 
     # What it tells others.
 
-    def _record(self) -> Sidecar:
+    def _record(self, own: OwnServer) -> Sidecar:
         """Give what it tells of its server now, without a claim."""
         until = movable_at(self._guard_view(0, 0, 0), self._guards)
         told = None if self._told is None else self._told.movable_at
         if until is not None and told is not None and (abs(until - told) < 1.0 or max(until, told) <= self._now()):
             until = told  # the same moment, computed anew, or both have passed: nothing new
-        own = self._own()
         return Sidecar(own.peer_id, until, min(own.load_seconds, MAX_LOAD_SECONDS), own.shapes)
 
     def _tell(self, record: Sidecar, claim: Claim | None = None) -> None:
         self._told = record
+        self._told_at = self._queue.now
         world = self._world
         lost = self._draw.random() < world.lost_claim_share
         late = self._draw.random() < world.late_claim_share
@@ -206,12 +206,7 @@ class SimulatedSidecar:
             self._dht.tell(told, lifetime=world.expiration, extra_delay=world.late_seconds if late else 0.0)
 
     def _tell_again(self) -> None:
-        self._tell(self._record(), self._memory.claim.claim)
-
-    def _refresh(self, process: int) -> None:
-        if process == self._process and self._is_up:
-            self._tell_again()
-            self._queue.after(self._world.update_period, partial(self._refresh, process))
+        self._tell(self._record(self._own()), self._memory.claim.claim)
 
     # Checks.
 
@@ -225,6 +220,7 @@ class SimulatedSidecar:
         jitter = self._world.check_jitter
         period = self._world.check_period * self._draw.uniform(1 - jitter, 1 + jitter)
         if self._server.phase not in (Phase.SERVING, Phase.IDLE):
+            self._tell_again()
             self._check_after(period)
             return
         wait = self._decide()
@@ -251,7 +247,8 @@ class SimulatedSidecar:
         """Make one check. Gives the seconds until the next at the latest; None if a move has begun."""
         own, eyes, memory = self._own(), self._eyes(), self._memory
         seed = self._draw.getrandbits(32)
-        record = self._told = self._record()
+        record = self._record(own)
+        self._tell(record, memory.claim.claim)
         is_known = own.span is None or eyes.shows(own.peer_id, own.span, ServerState.JOINING, ServerState.ONLINE)
         wanted: Decision | None
         if not eyes.is_good_enough or not is_known:
@@ -397,7 +394,8 @@ class SimulatedSidecar:
             self._memory.claim, is_visible=shown, is_over=is_over, now=self._now(), settings=self._claims
         )
         self._memory.claim = step.state
-        if step.action in (ClaimAction.WITHDRAW, ClaimAction.EXTEND):
+        is_due = self._queue.now - self._told_at >= self._world.update_period
+        if is_due or step.action in (ClaimAction.WITHDRAW, ClaimAction.EXTEND):
             self._tell_again()
         if not is_over:
             self._queue.after(self._world.poll_period, partial(self._poll, process))
