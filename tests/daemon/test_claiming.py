@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 
 import pytest
 from hypothesis import given
@@ -230,6 +232,83 @@ def test_servers_that_load_or_have_claimed_are_on_the_move() -> None:
     assert count_moving(spans, sidecars, OWN, now=NOW) == 3
     later = OWN.model_copy(update={"claim": Claim(HOME, TARGET, NOW - 3, NOW + 60, 1.0)})
     assert count_moving(spans, sidecars, later, now=NOW) == 2
+
+
+def test_a_reading_that_began_before_the_claim_had_settled_settles_nothing() -> None:
+    early = next_step(
+        decided(), claimed(), own=OWN, now=NOW + 9, can_prefetch=False, settings=SETTINGS, asked_at=NOW + 7.9
+    )
+    assert (early.action, early.look_again_at) == (ClaimAction.WAIT, NOW + 9)
+    late = next_step(
+        decided(), claimed(), own=OWN, now=NOW + 9, can_prefetch=False, settings=SETTINGS, asked_at=NOW + 8
+    )
+    assert late.action is ClaimAction.GO
+
+
+@dataclass
+class Wisher:
+    """A sidecar that wants the one hole there is, as long as no claim that goes before its own is on it."""
+
+    peer_id: str
+    starts_at: float
+    publishing_takes: float
+    reading_takes: float
+    state: ClaimState = field(default_factory=ClaimState)
+    visible_from: float = math.inf
+
+    def check(self, asked_at: float, others: list[Wisher]) -> ClaimStep:
+        own = OWN.model_copy(update={"peer_id": self.peer_id, "claim": self.state.standing(SETTINGS)})
+        seen = [other for other in others if other.state.claim is not None and other.visible_from <= asked_at]
+        taken = any(
+            own.claim is None
+            or (other.state.claim and other.state.claim.precedes(other.peer_id, own.claim, self.peer_id))
+            for other in seen
+        )
+        wish = decided(Verdict.BALANCED) if taken else EMERGENCY
+        now = asked_at + self.reading_takes
+        return next_step(wish, self.state, own=own, now=now, can_prefetch=False, settings=SETTINGS, asked_at=asked_at)
+
+
+WISHERS = st.lists(
+    st.builds(
+        lambda start, publishing, reading: Wisher("", NOW + start, publishing, reading),
+        st.floats(0, 20),
+        st.floats(0, 30),
+        st.floats(0, 6),
+    ),
+    min_size=2,
+    max_size=5,
+)
+
+
+@given(WISHERS)
+def test_of_sidecars_that_want_the_same_at_most_one_goes_however_slow_the_dht_is(wishers: list[Wisher]) -> None:
+    for number, wisher in enumerate(wishers):
+        wisher.peer_id = f"p{number}"
+    went: list[str] = []
+    queue = [(wisher.starts_at, number, "check") for number, wisher in enumerate(wishers)]
+    heapify(queue)
+    while queue:
+        at, number, what = heappop(queue)
+        wisher = wishers[number]
+        if what == "out":
+            wisher.state = wisher.state.published(at)
+            heappush(queue, (at + SETTINGS.settle, number, "check"))
+            continue
+        # What others do while this one reads is not in what it reads.
+        taken = wisher.check(at, [other for other in wishers if other is not wisher])
+        now = at + wisher.reading_takes
+        wisher.state = taken.state
+        match taken.action:
+            case ClaimAction.PUBLISH:
+                wisher.visible_from = now + wisher.publishing_takes
+                heappush(queue, (wisher.visible_from, number, "out"))
+            case ClaimAction.GO:
+                went.append(wisher.peer_id)
+            case ClaimAction.WAIT:
+                assert taken.look_again_at is not None
+                heappush(queue, (taken.look_again_at, number, "check"))
+    assert len(went) <= 1
 
 
 VERDICTS = st.sampled_from([Verdict.MOVING] * 4 + [Verdict.HOLDING, Verdict.BALANCED, Verdict.INSUFFICIENT_INFORMATION])

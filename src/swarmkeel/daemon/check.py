@@ -47,6 +47,7 @@ class Reading:
         status: The own server; None if it did not answer.
         status_error: Why not.
         board: What the sidecars tell; None if it was not read.
+        asked_at: When the reading began, seconds since the epoch.
     """
 
     snapshot: SwarmSnapshot | None
@@ -54,6 +55,7 @@ class Reading:
     status: ServerStatus | None
     status_error: str | None
     board: BoardReading | None = None
+    asked_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,9 @@ def _decide_by_policy(
     claim = None
     if with_claims:
         can_prefetch = config.claims.prefetch and PREFETCH in status.capabilities
-        claim = ClaimInputs(state=past.claim, settings=claim_settings(config), can_prefetch=can_prefetch)
+        claim = ClaimInputs(
+            state=past.claim, settings=claim_settings(config), can_prefetch=can_prefetch, asked_at=reading.asked_at
+        )
     inputs = CheckInputs(situation, view, guard_settings(config), config.balance.dry_run, claim)
     decision, step = guard_wish(wanted, inputs)
     told = None
@@ -268,6 +272,7 @@ def guard_wish(wanted: Decision, inputs: CheckInputs) -> tuple[Decision, ClaimSt
         now=inputs.situation.now,
         can_prefetch=inputs.claim.can_prefetch,
         settings=inputs.claim.settings,
+        asked_at=inputs.claim.asked_at,
     )
     return apply_claim(guarded, step), step
 

@@ -120,6 +120,7 @@ class ClaimInputs(BaseModel):
         state: What is known of the own claim.
         settings: How claims are made.
         can_prefetch: Whether the server can fetch weights while it serves.
+        asked_at: When the reading that the decision rests on began; None for the time of the decision.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -127,6 +128,7 @@ class ClaimInputs(BaseModel):
     state: ClaimState
     settings: ClaimSettings
     can_prefetch: bool
+    asked_at: float | None = None
 
 
 class ClaimAction(StrEnum):
@@ -209,7 +211,14 @@ def throughput_on(own: OwnServer, target: Span) -> float:
 
 
 def next_step(
-    decision: Decision, state: ClaimState, *, own: OwnServer, now: float, can_prefetch: bool, settings: ClaimSettings
+    decision: Decision,
+    state: ClaimState,
+    *,
+    own: OwnServer,
+    now: float,
+    can_prefetch: bool,
+    settings: ClaimSettings,
+    asked_at: float | None = None,
 ) -> ClaimStep:
     """Say what follows from a decision for the own claim, before the move has begun.
 
@@ -221,6 +230,8 @@ def next_step(
         now: Seconds since the epoch.
         can_prefetch: Whether the server can fetch weights while it serves.
         settings: How claims are made.
+        asked_at: When the reading that the decision rests on began: what others have put out since may not be in it.
+            `now` where left out.
     """
     claim = state.claim
     if claim is not None and not _still_counts(state, claim, now):
@@ -237,8 +248,8 @@ def next_step(
     if claim is None:
         return _claim_anew(decision, state, own=own, now=now, withdrawal=withdrawal, settings=settings)
     settled_at = (claim.made_at if state.published_at is None else state.published_at) + settings.settle
-    if now < settled_at:
-        return ClaimStep(ClaimAction.WAIT, state, _settling(claim, settled_at - now), settled_at)
+    if (now if asked_at is None else min(asked_at, now)) < settled_at:
+        return ClaimStep(ClaimAction.WAIT, state, _settling(claim, max(settled_at - now, 0.0)), max(settled_at, now))
     if decision.target != claim.target and decision.own_span is not None:
         return _lose(decision, claim, own=own, now=now, settings=settings)
     return _after_settling(decision, state, own=own, now=now, can_prefetch=can_prefetch, settings=settings)

@@ -182,6 +182,7 @@ class BalanceLoop:
         self._state.claims = view_claims(reading, outcome) if uses_claims(self.config) else None
 
     async def _read(self) -> Reading:
+        asked_at = self._clock()
         snapshot: SwarmSnapshot | None = None
         status: ServerStatus | None = None
         snapshot_error: str | None = None
@@ -205,7 +206,8 @@ class BalanceLoop:
         async with asyncio.TaskGroup() as readings:
             readings.create_task(read_snapshot())
             readings.create_task(read_status())
-        return Reading(snapshot, snapshot_error, status, status_error, self._board if snapshot else None)
+        board = self._board if snapshot else None
+        return Reading(snapshot, snapshot_error, status, status_error, board, asked_at)
 
     async def _read_swarm(self) -> SwarmSnapshot:
         """Take a snapshot and show it in the metrics; SwarmkeelError if that fails."""
