@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-petals check lint format types layering bench clean
+.PHONY: help setup setup-tests setup-petals demo test test-petals check lint format types layering bench evaluate clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -79,7 +79,10 @@ layering: $(INSTALLED) ## Check that every module imports only what stands below
 	@$(VENV)/bin/python $(VENV)/bin/lint-imports
 
 bench: $(INSTALLED) ## Run the benchmarks.
-	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+	@for script in $(filter-out benchmarks/evaluate.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+
+evaluate: $(INSTALLED) ## Compare the policies in every scenario, and write the tables of docs/policy.md; takes long.
+	@$(VENV)/bin/python benchmarks/evaluate.py $(ARGS)
 
 clean: ## Remove everything that make made.
 	rm -rf $(VENV) $(PETALS_VENV) .demo build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

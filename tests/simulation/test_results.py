@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -205,3 +206,10 @@ def test_comparisons_count_seed_by_seed() -> None:
     assert second["ratio"].factor == pytest.approx(sorted(none / petals for petals, none in pairs)[1])
     moves = second["moves_per_server_day"]
     assert moves.better == sum(row[0].moves > 0 for row in results), "fewer moves are better"
+
+
+def test_adopted_by_nobody_a_policy_is_petals_to_the_bit() -> None:
+    scenario = small_scenario()
+    alone = simulate(scenario, SMALL, parse_policy("petals"), 3)
+    nobody = simulate(scenario, SMALL, parse_policy("coordinated@0"), 3)
+    assert replace(nobody, policy="petals") == alone

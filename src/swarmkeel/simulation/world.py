@@ -56,7 +56,7 @@ class World:
     ) -> None:
         self.queue = EventQueue()
         self.truth = Truth(self.queue, population, scenario.warm_up)
-        self.dht = Dht(self.queue, scenario.dht, population.total_blocks, stream(seed, "dht", policy.name))
+        self.dht = Dht(self.queue, scenario.dht, population.total_blocks, stream(seed, "dht"))
         self.servers: dict[str, SimulatedServer] = {}
         self._scenario = scenario
         self._population = population
@@ -71,7 +71,7 @@ class World:
             dht=self.dht,
             servers=self.servers,
             is_forged=lambda server: server.fate.forged_draw < scenario.hostile.forged_share,
-            draw=stream(seed, "hostile", policy.name),
+            draw=stream(seed, "hostile"),
         )
         self._decider: Decider
         if policy.kind == "petals-sidecar":
@@ -121,7 +121,7 @@ class World:
                 dht=self.dht,
                 truth=self.truth,
                 counts=self.claims,
-                draw=stream(self._seed, "sidecar", policy.name, fate.index),
+                draw=stream(self._seed, "sidecar", fate.index),
             )
         fixed = fate.fixed_draw < scenario.hostile.fixed_share
         return PetalsLoop(
@@ -130,7 +130,7 @@ class World:
             total_blocks,
             queue=self.queue,
             dht=self.dht,
-            draw=stream(self._seed, "petals", policy.name, fate.index),
+            draw=stream(self._seed, "petals", fate.index),
             rebalances=policy.kind != "none" and not fixed,
             audit=self._audit,
         )
