@@ -19,6 +19,7 @@ from swarmkeel.daemon.service import Sidecar
 from swarmkeel.demo.server_life import Gpu
 from swarmkeel.swarm.announcer import Announcer
 from swarmkeel.swarm.dht_codec import encode_value
+from swarmkeel.swarm.dht_lookup import Lookup
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.sidecar import Claim
 from swarmkeel.swarm.sidecar import Sidecar as Told
@@ -196,6 +197,19 @@ async def test_the_weights_are_fetched_before_the_server_stops_serving(peers: Dh
         assert (status.prefetch.span, status.prefetch.phase) == (HIGH, PrefetchPhase.DONE)
         own = own_server(status, (move,), claim=None, assumed_load_seconds=600)
         assert own.load_seconds == move.outage_seconds
+
+
+async def test_a_sidecar_with_petals_rule_tells_nothing_and_believes_no_claim(peers: DhtPeers, folder: Path) -> None:
+    key, soon = board_key(MODEL), time.time() + 600
+    async with stand_in(peers.initial_peers) as one, stand_in(peers.initial_peers) as two:
+        promise = Told(two.peer_id, 0.0, 1.0, claim=Claim(LOW, HIGH, time.time() - 5, time.time() + 600, 10.0))
+        plant(peers.nodes, key, two.peer_id, encode_value(sidecar_to_wire(promise)), soon)
+        as_petals = write_config(folder / "one.yaml", one.settings.socket, peers.initial_peers)
+        async with sidecar(as_petals) as daemon:
+            await wait_until(lambda: daemon.state.move is not None and daemon.state.move.step is MoveStep.DONE)
+            assert (daemon.state.claims, daemon.state.own_claim) == (None, None)
+        found = await Lookup(peers.node(1)).find([key], seconds=20)
+        assert list(found[key].records) == [two.peer_id]
 
 
 async def test_a_sidecar_leaves_the_board_when_it_ends(peers: DhtPeers, folder: Path) -> None:
