@@ -147,7 +147,7 @@ def comparison_table(reports: Sequence[Report]) -> Table:
     """Give how several policies healed the same failures, as a table."""
     table = Table(box=SIMPLE, title="The same failures, healed by each policy")
     table.add_column("policy", no_wrap=True)
-    for when in ("bad start", "killed"):
+    for when in ("start", "kill"):
         for heading in ("healed in", "moves", "share"):
             table.add_column(f"{when}:\n{heading}", justify="right")
     for report in reports:
