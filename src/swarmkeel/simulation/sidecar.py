@@ -40,6 +40,7 @@ from swarmkeel.swarm.sidecar_record import MAX_LOAD_SECONDS
 EPOCH: Final = 1_000_000.0
 """What a true clock shows at the beginning of a run."""
 _MOVES_KEPT: Final = 40
+_ROUNDING: Final = 1e-3
 _SECONDS_PER_DAY: Final = 86_400.0
 _LIMITS: Final = MoveLimits(request_timeout=120.0, restart_timeout=3600.0, verify_timeout=300.0)
 
@@ -110,6 +111,7 @@ class SimulatedSidecar:
     ) -> None:
         self._server = server
         self._world = scenario.sidecars
+        self._read_delay = scenario.dht.read_delay
         self._total_blocks = total_blocks
         self._decider = decider
         self._makes_claims = makes_claims
@@ -278,6 +280,7 @@ class SimulatedSidecar:
             now=eyes.now,
             can_prefetch=self._world.prefetch and own.span is not None,
             settings=self._claims,
+            asked_at=eyes.now - self._read_delay,
         )
         return self._follow(apply_claim(decision, step), step)
 
@@ -325,7 +328,10 @@ class SimulatedSidecar:
             case ClaimAction.NOTHING | ClaimAction.WAIT:
                 pass
         self._truth.intends(self._server.peer_id, claim.target if claim is not None else None)
-        return self._world.check_period * 2 if step.look_again_at is None else step.look_again_at - self._now()
+        if step.look_again_at is None:
+            return self._world.check_period * 2
+        # A simulated check happens when its reading ends; what is due is that one begins.
+        return step.look_again_at - self._now() + self._read_delay + _ROUNDING
 
     def _fetched(self, process: int, made_at: float) -> None:
         claim = self._memory.claim.claim
