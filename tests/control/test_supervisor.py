@@ -236,6 +236,16 @@ signal.signal(signal.SIGINT, leave)
         assert (tmp_path / "left").read_text() == "0:4"
 
 
+async def test_a_child_does_not_inherit_that_its_signal_is_ignored(socket_path: Path, tmp_path: Path) -> None:
+    script = f"assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n{SERVE}"
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's `supervise ... &`
+    try:
+        async with supervised(socket_path, tmp_path, script, stop_signal=signal.SIGINT) as server:
+            await server.online(ORIGIN)
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
 _GRANDCHILD = """
 child = subprocess.Popen([sys.executable, "-c", {code!r}, folder])
 while not os.path.exists(f"{{folder}}/grandchild"):

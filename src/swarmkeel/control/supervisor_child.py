@@ -78,6 +78,9 @@ class ChildProcess:
         parent = os.getpid()
 
         def die_with_parent() -> None:
+            # Shells have what they start with & ignore these, and that is inherited: --stop-signal INT would do nothing.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it died before the kernel knew
                 os._exit(1)
@@ -90,7 +93,7 @@ class ChildProcess:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call that takes no lock; nothing else can do it
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - a few system calls that take no lock; nothing else can do it
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
