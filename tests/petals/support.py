@@ -188,7 +188,9 @@ async def petals_server(
 ) -> AsyncIterator[PetalsServer]:
     """Run a Petals server, however it is started, until the end of the block."""
     assignments = _assignments(folder, environment or {})
-    process = await ChildProcess.start(name, ["env", *assignments, *command], folder / f"{name}.log")
+    process = await ChildProcess.start(
+        name, ["env", "--default-signal=INT", *assignments, *command], folder / f"{name}.log"
+    )
     try:
         yield PetalsServer(process, socket)
     finally:

@@ -34,7 +34,7 @@ from tests.support.sidecars import SidecarProcess, short_folder, sidecar_process
 
 _BROKEN = 7
 """A block whose weights some tests take away."""
-_LOST_AFTER = 15.0
+_LOST_AFTER = 40.0
 """Seconds without a sidecar, longer than one that reads the swarm on a busy machine stays silent."""
 
 
@@ -375,7 +375,10 @@ async def test_without_a_sidecar_it_starts_and_balances_as_petals_does() -> None
                     assert "tokens" in await client.ask(prompt=[1, 2, 3], count=2)
                     await server.wait_until_started(loads + 1)
                     assert time.monotonic() - in_touch > _LOST_AFTER
-                    assert "tokens" in await client.ask(prompt=[1, 2, 3], count=2)
+                    # It moves every few seconds now, and cuts off whoever is in between.
+                    async with asyncio.timeout(PATIENCE):
+                        while "tokens" not in await client.ask(prompt=[1, 2, 3], count=2):
+                            pass
                 assert server.process.is_running
 
 
