@@ -196,6 +196,45 @@ def test_sidecars_are_killed_at_any_step_and_their_moves_still_end() -> None:
         assert move.ended_at is not None or move.peer_id not in alive
 
 
+@pytest.mark.parametrize("policy", ["petals", "coordinated"])
+def test_loads_that_fail_leave_nobody_without_blocks_for_good(policy: str) -> None:
+    world = small_world(policy, duration="3h", loads={"failure_share": 0.3, "cold_seconds": {"low": 30, "high": 60}})
+    idle_since: dict[str, float] = {}
+    failures = 0
+
+    def check() -> None:
+        nonlocal failures
+        for peer_id, server in world.servers.items():
+            if server.phase is not Phase.IDLE:
+                idle_since.pop(peer_id, None)
+                continue
+            failures += peer_id not in idle_since
+            began = idle_since.setdefault(peer_id, world.queue.now)
+            assert world.queue.now - began < 7200, "it was given up"
+        world.queue.after(10.0, check)
+
+    world.queue.after(1.0, check)
+    world.run()
+    assert failures > 5
+
+
+def test_with_several_lengths_a_server_serves_by_petals_formula_what_its_length_allows() -> None:
+    world = small_world("coordinated", population={"coverage": 3, "min_blocks_share": 0.3})
+    world.run()
+    lengths = set()
+    for peer_id, span in world.truth.serving().items():
+        fate = world.servers[peer_id].fate
+        assert fate.rates is not None
+        assert fate.min_blocks <= len(span) <= fate.num_blocks
+        expected = min(fate.rates[0] / ((len(span) + 1) / 2), fate.rates[1])
+        assert fate.throughput_of(len(span)) == pytest.approx(expected)
+        record = world.dht.servers.at(world.queue.now).entries.get(peer_id)
+        if record is not None and record.length == len(span):
+            assert record.throughput == pytest.approx(expected)
+        lengths.add(len(span) < fate.num_blocks)
+    assert lengths
+
+
 def test_a_share_of_servers_without_sidecars_runs_petals_own_loop() -> None:
     def audited(policy: str) -> tuple[set[str], Population]:
         checks: list[PetalsCheck] = []

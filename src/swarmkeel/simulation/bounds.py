@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from swarmkeel.demo.optimum import find_best_possible
 from swarmkeel.simulation.population import Fate, Population
 
 
@@ -44,6 +45,20 @@ def lp_bound(servers: Iterable[tuple[int, float]], total_blocks: int) -> float:
     for length, throughput in sorted(servers):
         mass[length] = mass.get(length, 0.0) + throughput
     return _solve(tuple(sorted(mass.items())), total_blocks)
+
+
+def frozen_optimum(servers: Sequence[tuple[int, float]], total_blocks: int, *, seconds: float = 5.0) -> float:
+    """Give the bottleneck of the best placement of whole servers, by an integer program: for small frozen swarms.
+
+    Args:
+        servers: As for `lp_bound`, which this never exceeds.
+        total_blocks: Blocks of the model.
+        seconds: How long to search; where that is too short, the best bound found stands in.
+
+    Returns:
+        Requests a second.
+    """
+    return find_best_possible(servers, total_blocks, seconds=seconds).bound_rps
 
 
 @lru_cache(maxsize=4096)
