@@ -143,14 +143,9 @@ class View:
 
 
 async def _look(config: Config, peer: str | None) -> View:
-    status = None
-    if peer is None:
-        async with asyncio.TaskGroup() as readings:
-            asking = readings.create_task(_ask_server(config))
-            reading = readings.create_task(read_swarm_and_board(config))
-        status, (taken, board) = asking.result(), reading.result()
-    else:
-        taken, board = await read_swarm_and_board(config)
+    # One after the other: loading the DHT's libraries holds the event loop up, on a busy machine for seconds.
+    status = await _ask_server(config) if peer is None else None
+    taken, board = await read_swarm_and_board(config)
     now = time.time()
     spans = taken.spans()
     moves: tuple[Move, ...] = ()
