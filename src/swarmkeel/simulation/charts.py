@@ -37,7 +37,7 @@ def draw_curves(scenario: Scenario, comparison: Comparison) -> bytes:
     for policy, row in zip(comparison.policies, comparison.results, strict=True):
         _draw(above, policy, [result.curve for result in row], scenario.duration)
         _draw(below, policy, [result.uncovered_curve for result in row], scenario.duration, band=False)
-    for failure in scenario.failures:
+    for failure in (each for each in scenario.failures if each.at < scenario.duration):
         above.axvline(failure.at / _SECONDS_PER_HOUR, color="0.6", linestyle=":", linewidth=1)
     above.set_title(f"{scenario.name}, {comparison.size.blocks} blocks / {comparison.size.servers} servers")
     above.set_ylabel("serving bottleneck / bound")
@@ -46,6 +46,7 @@ def draw_curves(scenario: Scenario, comparison: Comparison) -> bytes:
     below.set_ylabel("seeds with a hole")
     below.set_ylim(0, 1)
     below.set_xlabel("hours")
+    below.set_xlim(0, scenario.duration / _SECONDS_PER_HOUR)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
