@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from swarmkeel.simulation.bounds import BoundStep
 from swarmkeel.simulation.events import EventQueue
 from swarmkeel.simulation.population import Fate, Population
 from swarmkeel.swarm.span import Span
@@ -183,15 +182,3 @@ class Truth:
         with_move, without = quality(own.serving), quality(origin)
         # What differs by rounding alone is no gain.
         return with_move[0] > without[0] or (with_move[0] == without[0] and with_move[1] > without[1] * (1 + 1e-9))
-
-
-def bound_at(steps: tuple[BoundStep, ...], time: float) -> BoundStep:
-    """Give the step of the bound that holds at a time."""
-    low, high = 0, len(steps)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if steps[middle].since <= time:
-            low = middle
-        else:
-            high = middle
-    return steps[low]
