@@ -25,6 +25,7 @@ from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards, movab
 from swarmkeel.daemon.journal import CheckInputs
 from swarmkeel.daemon.move import Move, MoveLimits
 from swarmkeel.daemon.own_server import PREFETCH, own_server
+from swarmkeel.daemon.patience import Patience, named_others
 from swarmkeel.daemon.state import ClaimsView
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Sidecar
@@ -68,6 +69,7 @@ class Past:
         span_since: Since when the present span is served, seconds since the epoch.
         wishes: Checks in a row before this one that led to a wanted move.
         claim: What is known of the own claim.
+        patience: Who is not waited for any more.
     """
 
     moves: tuple[Move, ...]
@@ -75,6 +77,7 @@ class Past:
     span_since: float | None
     wishes: int
     claim: ClaimState = ClaimState()  # noqa: RUF009 - frozen
+    patience: Patience = Patience()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Outcome:
         step: What follows for the own claim; None where the policy makes none or there was nothing to decide on.
         told: What to tell the other sidecars, but for the claim; None as above.
         doubts: Claims of others that cannot be true, by `ClaimDoubt`.
+        named: Other servers that the plan behind the decision moves.
     """
 
     decision: Decision
@@ -94,6 +98,7 @@ class Outcome:
     step: ClaimStep | None = None
     told: Sidecar | None = None
     doubts: Mapping[str, int] = field(default_factory=dict)
+    named: tuple[str, ...] = ()
 
 
 def policy_settings(config: Config) -> PolicySettings:
@@ -225,8 +230,9 @@ def _decide_by_policy(
     checked = check_sidecars(
         others, spans, total_blocks=snapshot.total_blocks, now=now, first_block=snapshot.first_block
     )
+    sidecars = past.patience.apply(checked.sidecars, now=now)
     situation = Situation(
-        snapshot=snapshot, own=own, settings=policy_settings(config), now=now, seed=seed, sidecars=checked.sidecars
+        snapshot=snapshot, own=own, settings=policy_settings(config), now=now, seed=seed, sidecars=sidecars
     )
     wanted = get_policy(config.balance.policy).decide(situation)
     running = status.restart is not None and not status.restart.phase.is_final
@@ -239,7 +245,7 @@ def _decide_by_policy(
         moves=moves,
         confirmations=past.wishes + 1 if wanted.verdict is Verdict.MOVING else 0,
         servers=len(spans),
-        others_moving=count_moving(spans, checked.sidecars, own, now=now) if with_claims else 0,
+        others_moving=count_moving(spans, sidecars, own, now=now) if with_claims else 0,
     )
     claim = None
     if with_claims:
@@ -253,7 +259,7 @@ def _decide_by_policy(
     if with_claims:
         movable = None if inputs.dry_run else movable_at(view, inputs.guards)
         told = Sidecar(own.peer_id, movable, min(own.load_seconds, MAX_LOAD_SECONDS), own.shapes)
-    return Outcome(decision, inputs, step, told, checked.doubts)
+    return Outcome(decision, inputs, step, told, checked.doubts, named_others(wanted, situation))
 
 
 def guard_wish(wanted: Decision, inputs: CheckInputs) -> tuple[Decision, ClaimStep | None]:

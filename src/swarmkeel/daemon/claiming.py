@@ -32,6 +32,10 @@ from swarmkeel.swarm.remote import RemoteSpanInfo
 from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.span import Span
 
+MOVING_SHARE: Final = 0.1
+"""Of the servers; while more are on the move nobody knows what the swarm will look like when they are done."""
+MOVING_AT_LEAST: Final = 2
+"""So many may always be on the move, however small the swarm."""
 DIGEST_LENGTH: Final = 12
 """So much of a snapshot's digest is told: enough to see whether two sidecars looked at the same."""
 
@@ -367,12 +371,19 @@ def apply_claim(decision: Decision, step: ClaimStep) -> Decision:
     return decision.model_copy(update={"verdict": Verdict.HOLDING, "reasons": reasons})
 
 
+def moving_limit(servers: int) -> float:
+    """Give how many servers of a swarm may have unfinished moves before others wait."""
+    return max(MOVING_AT_LEAST, MOVING_SHARE * servers)
+
+
 def count_moving(
     spans: Mapping[str, RemoteSpanInfo[str]], sidecars: Mapping[str, Sidecar], own: OwnServer, *, now: float
 ) -> int:
     """Count the other servers whose moves are unfinished: those that load, and those with a claim.
 
-    Claims younger than the own one do not count: of several that wait for each other, the oldest must be able to go.
+    Claims younger than the own one do not count: of several that wait for each other, the oldest must be able to go. Nor
+    do claims of servers that the DHT does not show, since anyone can make up such. And since claims are not signed either,
+    they count for no more than may move at once: together with one that really loads they hold others back, alone never.
 
     Args:
         spans: The JOINING and ONLINE servers.
@@ -380,11 +391,11 @@ def count_moving(
         own: The own server.
         now: Seconds since the epoch.
     """
-    moving = {peer_id for peer_id, span in spans.items() if span.state is ServerState.JOINING}
-    for peer_id, sidecar in sidecars.items():
-        claim = sidecar.claim
+    loading = {peer_id for peer_id, span in spans.items() if span.state is ServerState.JOINING} - {own.peer_id}
+    claimed = 0
+    for peer_id in sidecars.keys() & spans.keys() - loading - {own.peer_id}:
+        claim = sidecars[peer_id].claim
         if claim is None or claim.expires_at <= now:
             continue
-        if own.claim is None or claim.precedes(peer_id, own.claim, own.peer_id):
-            moving.add(peer_id)
-    return len(moving - {own.peer_id})
+        claimed += own.claim is None or claim.precedes(peer_id, own.claim, own.peer_id)
+    return len(loading) + min(claimed, int(moving_limit(len(spans))))

@@ -8,14 +8,10 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from swarmkeel.balance.decision import Decision, Reason, Verdict
-from swarmkeel.daemon.claiming import is_emergency
+from swarmkeel.daemon.claiming import is_emergency, moving_limit
 from swarmkeel.daemon.move import Move, MoveStep
 
 SECONDS_PER_DAY: Final = 86_400.0
-MOVING_SHARE: Final = 0.1
-"""Of the servers; while more are on the move nobody knows what the swarm will look like when they are done."""
-MOVING_AT_LEAST: Final = 2
-"""So many may always be on the move, however small the swarm."""
 
 
 class GuardSettings(BaseModel):
@@ -168,7 +164,7 @@ def _moves_per_day(view: GuardView, settings: GuardSettings) -> Reason | None:
 
 
 def _too_many_moving(view: GuardView, _: GuardSettings) -> Reason | None:
-    limit = max(MOVING_AT_LEAST, MOVING_SHARE * view.servers)
+    limit = moving_limit(view.servers)
     if view.others_moving <= limit:
         return None
     values = {"moving": view.others_moving, "servers": view.servers, "limit": limit}

@@ -33,6 +33,7 @@ from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.move import Move, MoveStep, resume
 from swarmkeel.daemon.mover import Mover
 from swarmkeel.daemon.notify import ServiceNotifier
+from swarmkeel.daemon.patience import Patience
 from swarmkeel.daemon.state import DaemonState, view_swarm
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.reader import SwarmReader
@@ -56,6 +57,11 @@ def presence_lifetime(config: Config) -> float:
     """Give the seconds that what is told to other sidecars holds: for three checks, late ones too."""
     check = config.balance.check_period * (1 + config.balance.check_jitter) + longest_reading(config)
     return min(3 * check, MAX_PRESENCE_SECONDS)
+
+
+def longest_promise(config: Config) -> float:
+    """Give the seconds within which another sidecar must have claimed the move that the plan wants of it: two checks."""
+    return 2 * (config.balance.check_period * (1 + config.balance.check_jitter) + config.claims.settle)
 
 
 def longest_reading(config: Config) -> float:
@@ -101,6 +107,7 @@ class BalanceLoop:
         self._server = server
         self._claimant = claimant
         self._board: BoardReading | None = None
+        self._patience = Patience()
         self._journal = journal
         self._state = state
         self._metrics = metrics
@@ -176,6 +183,11 @@ class BalanceLoop:
             )
         elif uses_claims(self.config):
             await self._claimant.follow(outcome, lifetime_seconds=lifetime)
+            if outcome.inputs is not None:
+                situation = outcome.inputs.situation
+                self._patience = self._patience.after(
+                    outcome.named, situation.sidecars, now=situation.now, limit=longest_promise(self.config)
+                )
         else:
             await self._claimant.withdraw()
         self._state.own_claim = self._claimant.state.claim
@@ -259,6 +271,7 @@ class BalanceLoop:
             span_since=self._state.span_since,
             wishes=wishes,
             claim=self._claimant.state,
+            patience=self._patience,
         )
 
     def _show(self, decision: Decision) -> None:
