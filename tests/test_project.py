@@ -36,6 +36,7 @@ _PURE_IMPORTS = (
     "swarmkeel.errors",
     "swarmkeel.swarm.record",
     "swarmkeel.swarm.remote",
+    "swarmkeel.swarm.sidecar",
     "swarmkeel.swarm.snapshot",
     "swarmkeel.swarm.span",
 )

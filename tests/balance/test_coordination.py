@@ -84,9 +84,16 @@ def test_a_claim_counts_until_it_expires() -> None:
     assert seen["QmB"].final == Span(0, 3)
 
 
-def test_a_server_that_has_left_to_load_is_where_its_claim_says() -> None:
-    seen = view(spans_from((0, 3, 5.0)), sidecar("QmB", claim(6, 9)))
-    assert seen["QmB"].final == Span(6, 9)
+def test_only_newcomers_believe_claims_of_servers_that_nobody_sees() -> None:
+    made_up = sidecar("QmB", replace(claim(6, 9), throughput=1e9))
+    assert view(spans_from((0, 3, 5.0)), made_up).keys() == {"QmA"}
+    seen = view(spans_from((0, 3, 5.0)), made_up, server=own("QmNew", None))
+    assert (seen["QmB"].final, seen["QmB"].throughput) == (Span(6, 9), 5.0)
+
+
+def test_a_claim_says_where_its_server_is_if_it_comes_to_nothing() -> None:
+    one = view(spans_from((0, 3, 5.0), (0, 3, 4.0)), sidecar("QmB", claim(6, 9)))["QmB"]
+    assert one.unless_claimed == (Span(0, 3), 4.0)
 
 
 @pytest.mark.parametrize(("made_at", "counts"), [(NOW - 20, True), (NOW - 10, True), (NOW - 9, False)])

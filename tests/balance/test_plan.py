@@ -231,6 +231,30 @@ def test_the_unit_of_throughput_does_not_matter(case: tuple[int, tuple[PlanServe
     assert [(move.peer_id, move.target) for move in plan(total_blocks, *scaled).moves] == targets
 
 
+def test_nobody_leaves_blocks_to_a_server_that_only_claims_them() -> None:
+    leaving = (Span(3, 6), 5.0)
+    # If `c` comes to 0:3 as it claims, one of the others can go; if it does not, 0:3 would be down to one of them.
+    swarm = (server("a", 0, 3), server("b", 0, 3), server("c", 0, 3, serving=False, movable=False))
+    alone = (server("d", 3, 6, 8.0), server("e", 3, 6, 1.0))
+    assert plan(6, *swarm, *alone).moves
+    doubtful = replace(swarm[2], movable_in_emergency=False, unless_claimed=leaving)
+    assert not plan(6, *swarm[:2], doubtful, *alone).moves
+
+
+def test_what_only_a_claim_would_uncover_is_no_emergency() -> None:
+    leaving = server(
+        "a", 0, 3, serving=False, movable=False, movable_in_emergency=False, unless_claimed=(Span(3, 6), 5.0)
+    )
+    made = plan(6, leaving, server("b", 0, 3, movable=False))
+    assert not made.is_emergency
+    assert not made.moves
+
+
+def test_of_those_that_can_close_a_hole_the_quickest_does() -> None:
+    swarm = [server(name, 0, 3, load_seconds=seconds) for name, seconds in (("a", 900.0), ("b", 60.0), ("c", 300.0))]
+    assert [move.peer_id for move in plan(6, *swarm).moves] == ["b"]
+
+
 def test_a_swarm_of_silent_servers_has_no_plan() -> None:
     made = plan(4, server("a", 0, 2, 0.0), server("b", 0, 4, 0.0))
     assert not made.moves

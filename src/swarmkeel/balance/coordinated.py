@@ -47,6 +47,7 @@ class CoordinatedPolicy:
             )
             target = choose_first_span(servers, own, total_blocks=snapshot.total_blocks)
             throughput = next((rps for length, rps in own.shapes if length == len(target)), own.throughput)
+            before = _measure(_finals(servers), snapshot.total_blocks)
             after = _measure({**_finals(servers), own.peer_id: (target, throughput)}, snapshot.total_blocks)
             reason = Reason(name="first_placement", values={"target": str(_named(target, situation))})
             return _decision(
@@ -61,7 +62,8 @@ class CoordinatedPolicy:
             move_cost=situation.settings.move_cost,
             first_block=snapshot.first_block,
         )
-        return _follow(plan, servers, situation, before)
+        # From here on what counts is where everybody is going to be, as far as it is believed.
+        return _follow(plan, servers, situation, _measure(_finals(servers), snapshot.total_blocks))
 
 
 def _follow(plan: Plan, servers: tuple[PlanServer, ...], situation: Situation, before: SwarmNumbers | None) -> Decision:

@@ -5,9 +5,9 @@ Sidecars that read the same records and claims see the same servers here, and so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from statistics import median
 from typing import Final, Protocol
 
 import numpy as np
@@ -99,7 +99,8 @@ def view_servers(
     """Put records and claims together to the servers that a plan is made of.
 
     A server with a claim is where the claim says, and no longer serves: it is about to leave. One that loads is where it
-    loads. If the own server has a claim, its sidecar is asking whether that still holds: it counts only claims that go
+    loads. Of servers that the DHT does not show only another newcomer believes claims: whoever makes up servers must not
+    keep a hole open by claiming it again and again. If the own server has a claim, its sidecar is asking whether that still holds: it counts only claims that go
     before its own, and its own server may be moved.
 
     Args:
@@ -115,7 +116,8 @@ def view_servers(
     """
     ceiling = _throughput_ceiling(spans)
     servers: list[PlanServer] = []
-    for peer_id in sorted({*spans, *sidecars}):
+    believed = {*spans, *sidecars} if own.span is None else {*spans}
+    for peer_id in sorted(believed):
         span, sidecar = spans.get(peer_id), sidecars.get(peer_id)
         if sidecar is not None and sidecar.version != SIDECAR_VERSION:
             sidecar = None
@@ -129,16 +131,18 @@ def view_servers(
             if target is None or target.end > total_blocks:
                 continue
             load_seconds = sidecar.load_seconds if sidecar is not None else own.load_seconds
-            throughput = min(claim.throughput, ceiling)
             servers.append(
                 PlanServer(
                     peer_id,
                     target,
-                    throughput,
+                    min(claim.throughput, ceiling if span is not None else _usual_throughput(spans)),
                     serving=False,
                     movable=False,
                     movable_in_emergency=False,
                     load_seconds=load_seconds,
+                    unless_claimed=None
+                    if span is None or present is None
+                    else (present, min(span.throughput, ceiling)),
                 )
             )
         elif span is not None and present is not None:
@@ -193,8 +197,12 @@ def _unclaimed(
 
 
 def _throughput_ceiling(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:
+    return _OUTLIER_FACTOR * _usual_throughput(spans) if len(spans) >= _OUTLIERS_FROM else math.inf
+
+
+def _usual_throughput(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:
     announced = [span.throughput for span in spans.values() if span.throughput > 0]
-    return _OUTLIER_FACTOR * median(announced) if len(announced) >= _OUTLIERS_FROM else float("inf")
+    return float(np.median(announced)) if announced else math.inf
 
 
 def _shift(span: Span, blocks: int) -> Span | None:

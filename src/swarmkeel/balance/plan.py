@@ -46,6 +46,8 @@ class PlanServer:
         movable_in_emergency: Whether a plan may move it to close a hole.
         load_seconds: How long a move takes it out of service.
         shapes: Other numbers of blocks that it can hold, each with the requests a second that it would serve then.
+        unless_claimed: Where a server with a claim will be, and what it will serve there, if the claim comes to nothing;
+            None without a claim.
     """
 
     peer_id: str
@@ -56,6 +58,7 @@ class PlanServer:
     movable_in_emergency: bool
     load_seconds: float
     shapes: tuple[tuple[int, float], ...] = ()
+    unless_claimed: tuple[Span, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,9 @@ class Plan:
 def make_plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
     """Find the few moves that raise the bottleneck most, after their costs; none if none is worth it.
 
-    No move of a plan leaves a block without a server that has one, not even while all of its movers load.
+    No move of a plan leaves a block without a server that has one, not even while all of its movers load. Nor does a plan
+    lower the bottleneck if the claims of others come to nothing: claims are not signed, and nobody moves for the worse on
+    the word of a stranger.
 
     Args:
         servers: The servers, each once, in the order of their peer ids; those with a span past the model are not for
@@ -185,14 +190,18 @@ class _Search:
         self._total_blocks = total_blocks
         mean = math.fsum(server.throughput * len(server.final) for server in servers) / total_blocks
         self._unit = mean if 0 < mean < math.inf else 1.0
-        coverage, serving = np.zeros(total_blocks), np.zeros(total_blocks)
+        coverage, serving, unclaimed = np.zeros(total_blocks), np.zeros(total_blocks), np.zeros(total_blocks)
         for server in servers:
             throughput = server.throughput / self._unit
             coverage[server.final.start : server.final.end] += throughput
+            stays, stays_rps = server.unless_claimed or (server.final, server.throughput)
+            unclaimed[stays.start : stays.end] += stays_rps / self._unit
             if server.serving:
                 serving[server.final.start : server.final.end] += throughput
         bottleneck = float(coverage.min())
-        self.is_emergency = bottleneck <= _NOTHING
+        self._unclaimed = unclaimed
+        # What only claims would uncover is no hole yet.
+        self.is_emergency = bool(np.any((coverage <= _NOTHING) & (unclaimed <= _NOTHING)))
         self.before = _State((), coverage, serving, 0.0, 0.0, bottleneck, _count_uncovered(coverage))
         self.movers = [
             index
@@ -227,12 +236,27 @@ class _Search:
         return best
 
     def _rank(self, state: _State) -> tuple[float, ...]:
+        distrust = not self._holds_without_claims(state)
         if self.is_emergency:
-            return (state.uncovered, len(state.steps), state.cost - state.bottleneck)
-        return (state.cost - state.bottleneck, len(state.steps))
+            slowest = max(self._servers[step.mover].load_seconds for step in state.steps)
+            return (distrust, state.uncovered, len(state.steps), slowest, -state.bottleneck)
+        return (distrust, state.cost - state.bottleneck, len(state.steps))
+
+    def _holds_without_claims(self, state: _State) -> bool:
+        """Tell whether a state is no worse than the present one if no claim comes true."""
+        unclaimed = self._unclaimed.copy()
+        for step in state.steps:
+            server = self._servers[step.mover]
+            unclaimed[server.final.start : server.final.end] -= server.throughput / self._unit
+            unclaimed[step.target.start : step.target.end] += step.throughput
+        if _count_uncovered(unclaimed) > _count_uncovered(self._unclaimed):
+            return False
+        return float(unclaimed.min()) >= float(self._unclaimed.min()) - _NOTHING
 
     def is_worth_it(self, state: _State) -> bool:
         """Tell whether a state is worth its moves."""
+        if not self._holds_without_claims(state):
+            return False
         if self.is_emergency:
             return state.uncovered == 0
         return state.bottleneck - self.before.bottleneck - state.cost > _NOTHING

@@ -26,9 +26,10 @@ MAX_CLAIM_AGE: Final = 1800.0
 """Seconds after which a claim counts no more, however often it was extended: fetching weights is given up before."""
 MAX_FIRST_CLAIM_AGE: Final = 300.0
 """The same for the first placement of a server of which nothing is known: it fetches nothing before it announces."""
-FIRST_CLAIMS_SHARE: Final = 0.5
-"""Of the servers that the DHT shows; so many unknown ones may claim a first place at the same time."""
-FIRST_CLAIMS_AT_LEAST: Final = 8
+FIRST_CLAIMS_SHARE: Final = 0.1
+"""Of the servers that the DHT shows; so many unknown ones may claim a first place at the same time. Anyone can make up
+servers, so that more of them than usually come at once are not believed."""
+FIRST_CLAIMS_AT_LEAST: Final = 2
 _ROUNDING: Final = 1 + 1e-6
 
 
