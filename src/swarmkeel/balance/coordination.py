@@ -21,9 +21,9 @@ from swarmkeel.swarm.remote import RemoteSpanInfo
 from swarmkeel.swarm.sidecar import SIDECAR_VERSION, Claim, Sidecar
 from swarmkeel.swarm.span import Span
 
-_OUTLIER_FACTOR: Final = 20.0
-"""Throughput counts up to this many times the swarm's median. Honest servers of one swarm differ less; what a liar
-announces beyond it would make every block look thin beside its own."""
+_OUTLIER_FACTOR: Final = 4.0
+"""Throughput counts up to this many times the swarm's median. A server that honestly serves more is planned for as if it
+served this; what a liar announces beyond it would draw everybody else away from its blocks."""
 _OUTLIERS_FROM: Final = 4
 """A median of fewer servers says nothing about the others."""
 
