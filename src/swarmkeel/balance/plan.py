@@ -29,6 +29,9 @@ _SHARPNESSES: Final = (8, 32)
 """Exponents of the soft minimum: the blunt one sees far, the sharp one sees what the bottleneck itself does."""
 _COST_FLOOR: Final = 0.1
 """A move costs at least this share of what it would cost at a bottleneck as high as the mean coverage."""
+_HASTE: Final = 0.2
+"""While a block has no server, what a move's load costs: so much of the mean coverage decides between a server that is
+quick and one that fits better."""
 _NOTHING: Final = 1e-9
 """Coverage below this share of the mean is what rounding left of nothing."""
 
@@ -292,7 +295,7 @@ class _Search:
         return states
 
     def _candidates(self, state: _State, soft: SoftMinimum) -> Iterator[_Candidate]:
-        """Give the best moves from a state, as many as could all be among the best of the frontier."""
+        """Give the best moves from a state: for each length of a span as many as the frontier has room for."""
         moved = {step.mover for step in state.steps}
         movers, costs = [], []
         serving_now = max(float(state.serving.min()), 0.0)
@@ -304,7 +307,7 @@ class _Search:
             left = here - server.throughput / self._unit
             if np.any((left <= _NOTHING) & (here > _NOTHING)):
                 continue  # it would leave a block without a server
-            lost = max(serving_now - float(left.min()), 0.0) if serving_now > _NOTHING else 0.0
+            lost = _HASTE if self.is_emergency else max(serving_now - float(left.min()), 0.0)
             movers.append(mover)
             costs.append(state.cost + self._move_cost + lost * server.load_seconds / DWELL_SECONDS)
         for length, members in self._by_length(movers).items():
@@ -322,9 +325,7 @@ class _Search:
                 if len(origin) == length:
                     scores[position, origin.start] = -np.inf
             flat = scores.ravel()
-            wanted = min(self._beam * (self._depth + 1), flat.size)
-            best = np.argpartition(-flat, wanted - 1)[:wanted] if wanted < flat.size else np.arange(flat.size)
-            for index in best.tolist():
+            for index in _best_indices(flat, self._beam):
                 if flat[index] == -np.inf:
                     continue
                 position, start = divmod(index, scores.shape[1])
@@ -369,6 +370,18 @@ class _Candidate:
     throughput: float
     cost: float
     score: float
+
+
+def _best_indices(scores: _Array, count: int) -> list[int]:
+    """Give where the highest scores are, highest first, ties in order; alike on every machine, as no partition is."""
+    if len(scores) > count:
+        threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
+        (indices,) = np.nonzero(scores >= threshold)
+    else:
+        indices = np.arange(len(scores))
+    order = np.argsort(-scores[indices], kind="stable")[:count]
+    found: list[int] = indices[order].tolist()
+    return found
 
 
 def _count_uncovered(coverage: _Array) -> int:

@@ -121,13 +121,14 @@ class ChildProcess:
 
     def kill(self) -> None:
         """End it at once, without a goodbye (SIGKILL); what it started ends by itself as after a crash."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        self.signal(signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal if it still runs."""
-        with suppress(ProcessLookupError):
-            self._process.send_signal(number)
+        # Not by asyncio: Popen looks for the end before it signals, and then the watcher of children never learns the code.
+        if self.is_running:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     async def wait(self) -> int:
         """Wait for its end and give its return code, negative after a signal."""
