@@ -71,7 +71,13 @@ def let_them_move(servers: list[Placed], rng: random.Random, policy: Policy) -> 
             decision = policy.decide(
                 Situation(
                     snapshot=seen,
-                    own=OwnServer(peer_id=own.peer_id, span=here, num_blocks=len(here), throughput=own.throughput),
+                    own=OwnServer(
+                        peer_id=own.peer_id,
+                        span=here,
+                        num_blocks=len(here),
+                        throughput=own.throughput,
+                        load_seconds=Timing().load,  # as all others know it
+                    ),
                     settings=settings,
                     now=seen.read_at,
                     seed=rng.randrange(2**32),
