@@ -30,8 +30,8 @@ _SHARPNESSES: Final = (8, 32)
 _COST_FLOOR: Final = 0.1
 """A move costs at least this share of what it would cost at a bottleneck as high as the mean coverage."""
 _HASTE: Final = 0.2
-"""While a block has no server, what a move's load costs: so much of the mean coverage decides between a server that is
-quick and one that fits better."""
+"""While a block has no server moves cost nothing, but so much of the mean coverage for each hour of its load decides
+between a server that is quick and one that fits better."""
 _NOTHING: Final = 1e-9
 """Coverage below this share of the mean is what rounding left of nothing."""
 
@@ -307,7 +307,7 @@ class _Search:
             left = here - server.throughput / self._unit
             if np.any((left <= _NOTHING) & (here > _NOTHING)):
                 continue  # it would leave a block without a server
-            lost = _HASTE if self.is_emergency else max(serving_now - float(left.min()), 0.0)
+            lost = max(serving_now - float(left.min()), 0.0)
             movers.append(mover)
             costs.append(state.cost + self._move_cost + lost * server.load_seconds / DWELL_SECONDS)
         for length, members in self._by_length(movers).items():
@@ -320,6 +320,9 @@ class _Search:
                 length,
             )
             scores = soft.of_change(change) - np.array([costs[row] for row in rows])[:, None]
+            if self.is_emergency:
+                loads = np.array([self._servers[movers[row]].load_seconds for row in rows])
+                scores -= _HASTE * loads[:, None] / DWELL_SECONDS
             for position, row in enumerate(rows):
                 origin = self._servers[movers[row]].final
                 if len(origin) == length:
