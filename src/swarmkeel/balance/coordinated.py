@@ -53,17 +53,23 @@ class CoordinatedPolicy:
             return _decision(
                 situation, Verdict.MOVING, reason, before=before, target=_named(target, situation), after=after
             )
-        servers, plan = plan_with_others(
-            spans,
-            situation.sidecars,
-            own,
-            total_blocks=snapshot.total_blocks,
-            now=situation.now,
-            move_cost=situation.settings.move_cost,
-            first_block=snapshot.first_block,
-        )
+        servers, plan = plan_in(situation)
         # From here on what counts is where everybody is going to be, as far as it is believed.
         return _follow(plan, servers, situation, _measure(_finals(servers), snapshot.total_blocks))
+
+
+def plan_in(situation: Situation) -> tuple[tuple[PlanServer, ...], Plan]:
+    """Make the plan that a decision about the own server follows, and give the servers that it was made of."""
+    snapshot = situation.snapshot
+    return plan_with_others(
+        snapshot.spans(ServerState.JOINING),
+        situation.sidecars,
+        situation.own,
+        total_blocks=snapshot.total_blocks,
+        now=situation.now,
+        move_cost=situation.settings.move_cost,
+        first_block=snapshot.first_block,
+    )
 
 
 def _follow(plan: Plan, servers: tuple[PlanServer, ...], situation: Situation, before: SwarmNumbers | None) -> Decision:

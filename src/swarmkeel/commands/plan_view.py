@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from swarmkeel.balance.coordination import view_servers
+from swarmkeel.balance.coordinated import plan_in
 from swarmkeel.balance.decision import Decision, Verdict
-from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan import Plan
 from swarmkeel.balance.policy import Situation
 from swarmkeel.printable import printable
-from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.span import Span
 
 _SHOWN: Final = 12
@@ -62,16 +61,7 @@ class SharedPlan:
 
 def share_plan(situation: Situation, doubts: Mapping[str, int], *, readable: bool) -> SharedPlan:
     """Make the plan once more, to tell it."""
-    snapshot = situation.snapshot
-    servers = view_servers(
-        snapshot.spans(ServerState.JOINING),
-        situation.sidecars,
-        situation.own,
-        total_blocks=snapshot.total_blocks,
-        now=situation.now,
-        first_block=snapshot.first_block,
-    )
-    plan = make_plan(servers, total_blocks=snapshot.total_blocks, move_cost=situation.settings.move_cost)
+    _, plan = plan_in(situation)
     return SharedPlan(situation, plan, doubts, readable)
 
 

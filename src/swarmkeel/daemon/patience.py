@@ -14,11 +14,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from swarmkeel.balance.coordination import view_servers
+from swarmkeel.balance.coordinated import plan_in
 from swarmkeel.balance.decision import Decision
-from swarmkeel.balance.plan import make_plan
 from swarmkeel.balance.policy import Situation
-from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Sidecar
 
 PASSED_OVER_SECONDS: Final = 1800.0
@@ -74,14 +72,5 @@ def named_others(decision: Decision, situation: Situation) -> tuple[str, ...]:
     """Give the servers beside the own one that the plan behind a decision moves; none if it names nobody else."""
     if not any(reason.name in _NAMES_OTHERS for reason in decision.reasons):
         return ()
-    snapshot = situation.snapshot
-    servers = view_servers(
-        snapshot.spans(ServerState.JOINING),
-        situation.sidecars,
-        situation.own,
-        total_blocks=snapshot.total_blocks,
-        now=situation.now,
-        first_block=snapshot.first_block,
-    )
-    plan = make_plan(servers, total_blocks=snapshot.total_blocks, move_cost=situation.settings.move_cost)
+    _, plan = plan_in(situation)
     return tuple(move.peer_id for move in plan.moves if move.peer_id != situation.own.peer_id)
