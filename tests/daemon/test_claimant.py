@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from swarmkeel.balance.decision import Decision, Reason, Verdict
+from swarmkeel.control.client import ServerRefused
 from swarmkeel.control.protocol import PrefetchPhase, PrefetchRequest, PrefetchStatus, ServerPhase, ServerStatus
 from swarmkeel.daemon.check import Outcome
 from swarmkeel.daemon.claimant import Claimant
@@ -57,17 +58,29 @@ class Server:
         self.phase: PrefetchPhase | None = PrefetchPhase.FETCHING
         self.shown_id: str | None = None
         self.error: SwarmkeelError | None = None
+        self._takes_next = False
+        self.staging = False
+        """It is at another prefetch, and leaves it for no other."""
+
+    def staging_is_over_at_next_request(self) -> None:
+        self._takes_next = True
 
     async def status(self) -> ServerStatus:
         if self.error is not None:
             raise self.error
         if self.phase is None:
             return STATUS
+        if self.staging:
+            return replace(STATUS, prefetch=PrefetchStatus("staging", TARGET, self.phase))
         shown = self.shown_id or self.asked[-1].id
         return replace(STATUS, prefetch=PrefetchStatus(shown, TARGET, self.phase))
 
     async def prefetch(self, request: PrefetchRequest) -> ServerStatus:
         self.asked.append(request)
+        if self._takes_next:
+            self.staging, self.phase = False, PrefetchPhase.FETCHING
+        if self.staging:
+            raise ServerRefused(409, "busy")
         return await self.status()
 
 
@@ -161,6 +174,34 @@ async def test_a_server_that_does_not_tell_how_far_it_is_is_not_waited_for(stage
     assert await stage.look()
     assert stage.claimant.state.prefetch is Prefetch.DONE
     assert not stage.claimant.has_weights
+
+
+async def test_a_server_that_does_not_leave_what_it_stages_is_asked_again_when_that_is_over(stage: Stage) -> None:
+    stage.server.staging = True
+    await stage.fetch()
+    stage.now = 102.0
+    assert not await stage.look()
+    assert len(stage.server.asked) == 1  # no use while it fetches
+    stage.server.phase = PrefetchPhase.DONE
+    stage.server.staging_is_over_at_next_request()
+    stage.now = 104.0
+    assert not await stage.look()
+    assert [request.span for request in stage.server.asked] == [TARGET, TARGET]
+    stage.server.phase = PrefetchPhase.DONE
+    stage.now = 106.0
+    assert await stage.look()
+    assert stage.claimant.has_weights
+
+
+async def test_a_server_that_refuses_while_it_fetches_nothing_is_asked_once_more(stage: Stage) -> None:
+    stage.server.staging = True
+    await stage.fetch()
+    assert len(stage.server.asked) == 1
+    stage.server.phase = PrefetchPhase.FAILED
+    stage.now = 102.0
+    assert await stage.look()
+    assert len(stage.server.asked) == 2
+    assert stage.claimant.state.prefetch is Prefetch.FAILED
 
 
 async def test_a_server_that_does_not_answer_is_asked_again(stage: Stage) -> None:

@@ -78,6 +78,17 @@ def test_a_prefetch_downloads_while_the_server_serves_and_leaves_only_the_loadin
     assert prefetched(again) == (PrefetchPhase.DONE, None)
 
 
+def test_a_prefetch_takes_the_place_of_another_and_goes_on_with_the_same_blocks() -> None:
+    fetching = online(Gpu(load_seconds=2.0, download_seconds=8.0)).fetch(PrefetchRequest("staged", NEW), 5.0)
+    claimed = fetching.fetch(PrefetchRequest("claimed", NEW), 7.0)
+    status = claimed.prefetch_status()
+    assert status is not None
+    assert (status.id, claimed.due) == ("claimed", fetching.due)
+    other = fetching.fetch(PrefetchRequest("other", Span(NEW.start + 1, NEW.end + 1)), 7.0)
+    assert other.due > fetching.due
+    assert other.advance(other.due).on_disk >= frozenset(range(NEW.start + 1, NEW.end + 1))
+
+
 def test_a_restart_breaks_a_prefetch_off_and_a_server_that_does_not_serve_begins_none() -> None:
     fetching = online(Gpu(load_seconds=2.0, download_seconds=8.0)).fetch(PrefetchRequest("f", NEW), 5.0)
     leaving = fetching.accept(request(), 6.0)

@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Final, Protocol
 
 import structlog
 
+from swarmkeel.control.client import ServerRefused
 from swarmkeel.control.protocol import PrefetchPhase, PrefetchRequest, ServerStatus
 from swarmkeel.daemon.check import Outcome
 from swarmkeel.daemon.claiming import ClaimAction, ClaimSettings, ClaimState, ClaimStep, Prefetch, step_under_way
@@ -18,7 +20,7 @@ from swarmkeel.daemon.move import Move
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.record import ServerState
-from swarmkeel.swarm.sidecar import Sidecar
+from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.sidecar_board import SidecarBoard
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 from swarmkeel.swarm.span import Span
@@ -72,6 +74,7 @@ class Claimant:
         self._told: Sidecar | None = None
         self._look_again_at: float | None = None
         self._prefetch_id: str | None = None
+        self._waits_for_another = False
 
     @property
     def is_pending(self) -> bool:
@@ -126,7 +129,7 @@ class Claimant:
     async def move_over(self, settings: ClaimSettings, *, lifetime_seconds: float, cooldown: float) -> None:
         """Withdraw the claim of a move that has ended, however it did."""
         if self._told is not None and self._told.movable_at is not None:
-            self._told = replace(self._told, movable_at=self._clock() + cooldown)
+            self._told = replace(self._told, movable_at=self._clock() + cooldown, arrives_at=None)
         await self._step_under_way(settings, lifetime_seconds, is_visible=False, is_over=True)
 
     async def _step_under_way(
@@ -144,15 +147,15 @@ class Claimant:
         Returns:
             Whether it is time for a check: the claim has settled, or the server has fetched the weights or failed to.
         """
-        due = self.look_again_at
-        if due is None or self._clock() < due:
+        due, claim = self.look_again_at, self.state.claim
+        if due is None or claim is None or self._clock() < due:
             return False
         if self.state.prefetch is not Prefetch.FETCHING:
             self._look_again_at = None
             return True
         self._look_again_at = self._clock() + settings.prefetch_poll
         try:
-            self._note_prefetch(await self._server.status())
+            await self._follow_prefetch(claim, await self._server.status())
         except SwarmkeelError as error:
             _log.warning("server_unreachable", error=str(error))
         return self.state.prefetch is not Prefetch.FETCHING
@@ -179,15 +182,25 @@ class Claimant:
         rest = 0.0 if claim is None else claim.expires_at - self._clock()
         await self.board.publish(self._node(), replace(self._told, claim=claim), max(lifetime_seconds, rest))
 
-    async def _prefetch(self, target: Span) -> None:
-        self._prefetch_id, self.has_weights = str(uuid.uuid4()), False
+    async def _prefetch(self, target: Span, *, may_wait: bool = True) -> None:
+        self._prefetch_id, self.has_weights, self._waits_for_another = str(uuid.uuid4()), False, False
         try:
             status = await self._server.prefetch(PrefetchRequest(self._prefetch_id, target))
         except SwarmkeelError as error:
+            if may_wait and isinstance(error, ServerRefused) and error.status == HTTPStatus.CONFLICT:
+                # It should have left what it was asked to stage; one that does not is asked again after that.
+                self._waits_for_another = True
+                return
             _log.warning("prefetch_not_begun", target=str(target), error=str(error))
             self.state = self.state.with_prefetch(Prefetch.FAILED)
             return
         self._note_prefetch(status)
+
+    async def _follow_prefetch(self, claim: Claim, status: ServerStatus) -> None:
+        if not self._waits_for_another:
+            self._note_prefetch(status)
+        elif status.prefetch is None or status.prefetch.phase is not PrefetchPhase.FETCHING:
+            await self._prefetch(claim.target, may_wait=False)
 
     def _note_prefetch(self, status: ServerStatus) -> None:
         shown = status.prefetch

@@ -161,7 +161,9 @@ class ServerLife:
         return replace(self, step=Step.LOADING, since=now, span=span, on_disk=self.on_disk | _blocks(span))
 
     def fetch(self, request: PrefetchRequest, now: float) -> ServerLife:
-        """Begin to download blocks while it serves; what it downloaded for another prefetch until now is lost.
+        """Begin to download blocks while it serves, in place of what it downloads now.
+
+        What it has of other blocks by now is lost; the same blocks, asked for by another id, go on.
 
         Raises:
             ServerIsBusyError: If it is in the middle of something else.
@@ -169,6 +171,8 @@ class ServerLife:
         if self.step is not Step.ONLINE:
             raise ServerIsBusyError(f"the server is {self.step} and fetches nothing")
         until = now + self.gpu.download_time(request.span, self.on_disk)
+        if self.prefetch is not None and self.prefetch.span == request.span and self.prefetch_until:
+            until = self.prefetch_until
         return replace(self, prefetch=request, prefetch_until=until, prefetch_error=None).advance(now)
 
     def accept(self, request: RestartRequest, now: float) -> ServerLife:
