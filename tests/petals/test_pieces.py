@@ -106,6 +106,41 @@ assert hivemind.PeerID is hivemind.dht.DHTNode is theirs
     assert run.returncode == 0, run.stderr
 
 
+def test_a_prefetch_that_was_replaced_while_it_waited_for_its_turn_does_not_begin() -> None:
+    program = """
+import threading
+from types import SimpleNamespace
+from swarmkeel.control.petals_hivemind import restore_hivemind_names
+restore_hivemind_names()
+from petals.server import from_pretrained
+from swarmkeel.control.petals_weights import Weights
+from swarmkeel.swarm.span import Span
+
+read, begun, go_on = [], threading.Event(), threading.Event()
+
+def load(model, prefix, **options):
+    read.append(prefix)
+    begun.set()
+    assert go_on.wait(60)
+
+from_pretrained._load_state_dict_from_repo = load
+config = SimpleNamespace(block_prefix="b")
+weights = Weights(SimpleNamespace(
+    converted_model_name_or_path=".", block_config=config, revision=None, token=None, cache_dir=".", max_disk_space=None
+))
+weights.fetch_in_background(Span(0, 4), lambda span, error: None)
+assert begun.wait(60)
+weights.fetch_in_background(Span(4, 8), lambda span, error: None)
+weights.fetch_in_background(Span(8, 10), lambda span, error: None)
+go_on.set()
+weights.fetch(Span(8, 10), lambda progress: None)
+assert read == ["b.0.", "b.8.", "b.9."], read
+assert weights.fetched == Span(8, 10)
+"""
+    run = subprocess.run([PETALS_PYTHON, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
 def test_its_own_arguments_are_checked_before_petals_is_imported() -> None:
     command = [sys.executable, "-m", "swarmkeel.control.petals_server", "--idle-limit", "soon"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)

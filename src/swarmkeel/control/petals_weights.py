@@ -83,26 +83,28 @@ class Weights:
         self._join(cancel=self._fetching != span)
         if self.fetched == span:
             return
-        self._cancelled.clear()
-        self._fetch(span, progress)
+        self._fetch(span, progress, threading.Event())
 
     def fetch_in_background(self, span: Span, report: Callable[[Span, Exception | None], None]) -> None:
         """Begin to fetch the weights of these blocks, in place of what is being fetched, and return at once."""
 
-        def work(former: threading.Thread | None) -> None:
+        def work(former: threading.Thread | None, cancelled: threading.Event) -> None:
             if former is not None:
                 former.join()
-            self._cancelled.clear()
             try:
-                self._fetch(span, lambda _: None)
+                self._fetch(span, lambda _: None, cancelled)
             except Exception as error:  # noqa: BLE001 - whatever it is, the serving goes on
                 report(span, error)
             else:
                 report(span, None)
 
         self._cancelled.set()
+        # Each has its own: one that was cancelled while it waited for its turn must not begin when that comes.
+        self._cancelled = threading.Event()
         self._fetching = span
-        self._thread = threading.Thread(target=work, args=(self._thread,), name="swarmkeel-prefetch", daemon=True)
+        self._thread = threading.Thread(
+            target=work, args=(self._thread, self._cancelled), name="swarmkeel-prefetch", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,11 +118,11 @@ class Weights:
             self._thread.join()
             self._thread = self._fetching = None
 
-    def _fetch(self, span: Span, progress: Callable[[float], None]) -> None:
+    def _fetch(self, span: Span, progress: Callable[[float], None], cancelled: threading.Event) -> None:
         server = self._server
         self.fetched = None
         for done, index in enumerate(range(span.start, span.end)):
-            if self._cancelled.is_set():
+            if cancelled.is_set():
                 return
             progress(done / len(span))
             with self.bounded():
