@@ -173,6 +173,19 @@ class ClaimsSection(_Section):
     """How long no move is claimed after the weights could not be fetched."""
 
 
+class StagingSection(_Section):
+    """What the policy coordinated has a server that can fetch weights keep on disk before they are needed."""
+
+    enabled: bool = True
+    """With false nothing is fetched before it is needed."""
+    blocks: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    """How many blocks to have on disk beside those that are served; as many as the server holds where left out."""
+    period: PositiveDuration = 3600.0
+    """How often at most the server is asked for any."""
+    quiet_for: Duration = 300.0
+    """How long nothing must have happened in the swarm before: nobody loads or claims a move, and no block is unserved."""
+
+
 class MoveSection(_Section):
     """How long the steps of a move may take."""
 
@@ -244,6 +257,7 @@ class Config(BaseSettings):
     balance: BalanceSection = BalanceSection()
     guards: GuardsSection = GuardsSection()
     claims: ClaimsSection = ClaimsSection()
+    staging: StagingSection = StagingSection()
     move: MoveSection = MoveSection()
     journal: JournalSection
     http: HttpSection = HttpSection()

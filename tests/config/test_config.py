@@ -88,8 +88,8 @@ def test_all_mistakes_are_named_at_once_each_where_it_stands(tmp_path: Path) -> 
     }
     findings = _findings(tmp_path, source)
     assert findings == {
-        "extra": "unknown section; there are swarm, server, balance, guards, claims, move, journal, http, log",
-        "1": "unknown section; there are swarm, server, balance, guards, claims, move, journal, http, log",
+        "extra": "unknown section; there are swarm, server, balance, guards, claims, staging, move, journal, http, log",
+        "1": "unknown section; there are swarm, server, balance, guards, claims, staging, move, journal, http, log",
         "swarm.dht_prefix": 'must be a name without dots and white space, not "a.b"',
         "swarm.total_blocks": "must be from 1 to 10000, not 0",
         "swarm.initial_peers.0": (

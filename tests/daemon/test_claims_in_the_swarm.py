@@ -224,3 +224,26 @@ async def test_a_sidecar_leaves_the_board_when_it_ends(peers: DhtPeers, folder: 
         async with sidecar(config(folder, "one", one.settings.socket, peers)):
             await wait_until(lambda: watching.state.claims is not None and watching.state.claims.sidecars == 1)
         await wait_until(lambda: watching.state.claims is not None and watching.state.claims.sidecars == 0)
+
+
+async def test_in_quiet_hours_the_spare_server_fetches_what_it_would_serve_next(peers: DhtPeers, folder: Path) -> None:
+    await announce(peers, 0, HIGH)
+    gpu = Gpu(load_seconds=0.3, download_seconds=1)
+    async with stand_in(peers.initial_peers, gpu=gpu) as one, stand_in(peers.initial_peers, gpu=gpu) as two:
+        spare = min((one, two), key=lambda server: server.peer_id)  # of two that could as well, as every plan has it
+        path = write_config(
+            folder / "c.yaml",
+            spare.settings.socket,
+            peers.initial_peers,
+            balance=COORDINATED,
+            claims=CLAIMS,
+            staging={"quiet_for": 0, "period": 0.1},
+        )
+        async with sidecar(path) as daemon:
+            await wait_until(lambda: daemon.state.staged_blocks == len(HIGH))
+            assert daemon.metrics.registry.get_sample_value("swarmkeel_staging_requests_total", {"result": "done"}) == 1
+            assert daemon.state.own_claim is None
+        status = await status_of(spare.settings.socket)
+        assert (status.span, status.restart) == (LOW, None)
+        assert status.prefetch is not None
+        assert (status.prefetch.span, status.prefetch.phase) == (HIGH, PrefetchPhase.DONE)

@@ -15,6 +15,7 @@ from swarmkeel.control.protocol import ServerPhase, ServerStatus
 from swarmkeel.daemon.http import HttpServer, ListenError
 from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.move import Move, MoveStep
+from swarmkeel.daemon.staging import StagingResult
 from swarmkeel.daemon.state import ClaimsView, DaemonState, view_swarm
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.sidecar import Claim
@@ -87,6 +88,7 @@ def full_state() -> DaemonState:
         dht_peers=4,
         claims=ClaimsView(sidecars=5, claims=2, implausible=3, rejected=4, readable=True),
         own_claim=Claim(Span(0, 2), Span(2, 4), NOW, NOW + 60, 5.0),
+        staged_blocks=3,
     )
 
 
@@ -144,6 +146,17 @@ def test_claims_are_told_apart_by_whose_they_are_and_what_they_are_worth() -> No
     assert value(metrics, "claims", state="others") is None
 
 
+def test_what_is_staged_is_exported_while_anything_may_be() -> None:
+    state = full_state()
+    metrics = metrics_of(state)
+    assert value(metrics, "staged_blocks") == 3
+    assert {
+        result: value(metrics, "staging_requests_total", result=result) for result in StagingResult
+    } == dict.fromkeys(StagingResult, 0)
+    state.staged_blocks = None
+    assert value(metrics, "staged_blocks") is None
+
+
 def _python() -> str:
     import platform  # noqa: PLC0415 - only here
 
@@ -190,6 +203,8 @@ CONTRACT = [
     "claims",
     "sidecars",
     "claims_readable",
+    "staged_blocks",
+    "staging_requests_total",
     "dht_peers",
     "config_last_reload_successful",
     "last_check_timestamp_seconds",

@@ -13,7 +13,7 @@ from swarmkeel.balance.coordination import Planner
 from swarmkeel.balance.plan import PlanServer, make_plan
 from swarmkeel.swarm.span import Span
 
-MAX_DEPARTURES: Final = 48
+MAX_DEPARTURES: Final = 8
 """Departures that are thought through, those that hurt most; each takes a plan."""
 
 
@@ -75,8 +75,8 @@ def likely_next_spans(
     )
 
 
-def choose_blocks_to_stage(likely: Sequence[LikelySpan], present: Span, *, disk_blocks: int) -> tuple[int, ...]:
-    """Choose which blocks to have on disk beside those that are served.
+def choose_spans_to_stage(likely: Sequence[LikelySpan], present: Span, *, disk_blocks: int) -> tuple[Span, ...]:
+    """Choose what to have on disk beside the blocks that are served.
 
     A span is of use only as a whole: what is missing of it has to be fetched while nobody serves it.
 
@@ -86,11 +86,15 @@ def choose_blocks_to_stage(likely: Sequence[LikelySpan], present: Span, *, disk_
         disk_blocks: How many blocks there is room for beside these.
 
     Returns:
-        The blocks in ascending order: as many whole spans as fit, the likeliest first.
+        As many whole spans as fit, the likeliest first.
     """
-    staged: set[int] = set()
+    chosen: list[Span] = []
+    on_disk = set(range(present.start, present.end))
+    room = disk_blocks
     for each in likely:
-        missing = set(range(each.span.start, each.span.end)) - set(range(present.start, present.end)) - staged
-        if len(staged) + len(missing) <= disk_blocks:
-            staged |= missing
-    return tuple(sorted(staged))
+        missing = set(range(each.span.start, each.span.end)) - on_disk
+        if len(missing) <= room:
+            chosen.append(each.span)
+            on_disk |= missing
+            room -= len(missing)
+    return tuple(chosen)

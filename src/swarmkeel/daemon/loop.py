@@ -34,6 +34,7 @@ from swarmkeel.daemon.move import Move, MoveStep, resume
 from swarmkeel.daemon.mover import Mover
 from swarmkeel.daemon.notify import ServiceNotifier
 from swarmkeel.daemon.patience import Patience
+from swarmkeel.daemon.stager import Stager, staging_settings
 from swarmkeel.daemon.state import DaemonState, view_swarm
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.reader import SwarmReader
@@ -77,6 +78,7 @@ class BalanceLoop:
         reader: Reads the swarm.
         server: The own server.
         claimant: Its place among the other sidecars.
+        stager: Has it fetch what it may serve next.
         journal: Where checks and moves are written down.
         state: What the daemon knows; changed here alone.
         metrics: What the daemon counts.
@@ -95,6 +97,7 @@ class BalanceLoop:
         reader: SwarmReader,
         server: ControlClient,
         claimant: Claimant,
+        stager: Stager,
         journal: Journal,
         state: DaemonState,
         metrics: Metrics,
@@ -106,6 +109,7 @@ class BalanceLoop:
         self._reader = reader
         self._server = server
         self._claimant = claimant
+        self._stager = stager
         self._board: BoardReading | None = None
         self._patience = Patience()
         self._journal = journal
@@ -171,6 +175,7 @@ class BalanceLoop:
         outcome = await asyncio.to_thread(decide_check, self.config, reading, past, now=now, seed=seed, numbers=numbers)
         await asyncio.to_thread(self._journal.save_check, CheckRecord(check_id, now, outcome.decision, outcome.inputs))
         await self._follow_claim(reading, past, outcome)
+        await self._stager.follow(reading, outcome, staging_settings(self.config))
         await self._prune(now)
         return outcome
 

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.registry import Collector
 
 from swarmkeel.balance.decision import Verdict
+from swarmkeel.daemon.staging import StagingResult
 from swarmkeel.daemon.state import ClaimsView, DaemonState, SwarmView
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Claim
@@ -55,6 +56,9 @@ class Metrics:
         self.decisions = counter("decisions", "Checks of the balance by their verdict.", "verdict")
         self.moves = counter("moves", "Moves that ended with the server verified on its target.")
         self.move_failures = counter("move_failures", "Moves that ended otherwise.")
+        self.staging_requests = counter(
+            "staging_requests", "Spans that the server was asked to have on disk before they are needed.", "result"
+        )
         self.move_duration = Histogram(
             "swarmkeel_move_duration_seconds",
             "Time from the plan of a move to its end.",
@@ -69,6 +73,8 @@ class Metrics:
         )
         for verdict in Verdict:
             self.decisions.labels(verdict.value)
+        for result in StagingResult:
+            self.staging_requests.labels(result.value)
 
     def count_rejections(self, rejected: Mapping[str, int]) -> None:
         """Count the rejected records of one snapshot by their reasons."""
@@ -144,6 +150,9 @@ class _StateCollector(Collector):
         if server.span is not None:
             yield _gauge("server_span_start", "First block that the server serves.", server.span.start)
             yield _gauge("server_span_end", "Block after the last one that the server serves.", server.span.end)
+        if self._state.staged_blocks is not None:
+            text = "Blocks that the server was asked to have on disk beside those that it serves, and has."
+            yield _gauge("staged_blocks", text, self._state.staged_blocks)
 
     def _decision(self) -> Iterator[Metric]:
         present = self._state.decision.verdict if self._state.decision else None

@@ -22,6 +22,7 @@ from swarmkeel.daemon.logs import configure_logging
 from swarmkeel.daemon.loop import BalanceLoop, longest_reading
 from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.notify import ServiceNotifier
+from swarmkeel.daemon.stager import Stager
 from swarmkeel.daemon.state import DaemonState
 from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.sidecar_board import SidecarBoard
@@ -82,12 +83,20 @@ class Sidecar:
             server=self._server,
             clock=clock,
         )
+        self._stager = Stager(
+            server=self._server,
+            metrics=self.metrics,
+            daemon=self.state,
+            is_free=lambda: self._claimant.state.claim is None,
+            clock=clock,
+        )
         self._journal = Journal(config.journal.path)
         self._loop = BalanceLoop(
             config,
             reader=self._reader,
             server=self._server,
             claimant=self._claimant,
+            stager=self._stager,
             journal=self._journal,
             state=self.state,
             metrics=self.metrics,
@@ -184,7 +193,13 @@ class Sidecar:
         return config.model_copy(update={"balance": config.balance.model_copy(update={"dry_run": True})})
 
     async def _close(self) -> None:
-        for close in (self._http.close, self._claimant.close, self._server.close, self._reader.close):
+        for close in (
+            self._http.close,
+            self._stager.close,
+            self._claimant.close,
+            self._server.close,
+            self._reader.close,
+        ):
             try:
                 await close()
             except Exception:  # noqa: BLE001 - what cannot be closed must not keep the rest open

@@ -104,6 +104,7 @@ class DaemonState:
         dht_peers: Peers in the DHT's routing table.
         claims: What was seen of the other sidecars; None while the policy does not look at them.
         own_claim: The own claim; None without one.
+        staged_blocks: Blocks that the server has on disk for what may come; None while nothing is staged.
     """
 
     started_at: float
@@ -121,3 +122,4 @@ class DaemonState:
     dht_peers: int = 0
     claims: ClaimsView | None = None
     own_claim: Claim | None = None
+    staged_blocks: int | None = None
