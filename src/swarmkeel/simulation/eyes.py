@@ -15,6 +15,7 @@ from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.plan import Plan, PlanServer, make_plan
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import find_best_start
+from swarmkeel.balance.staging import LikelySpan, likely_next_spans
 from swarmkeel.daemon.claiming import throughput_on
 from swarmkeel.simulation.dht import Reading, View
 from swarmkeel.simulation.petals_loop import check_like_petals, view_throughputs
@@ -157,6 +158,13 @@ class CoordinatedDecider:
                 bottleneck_rps=plan.bottleneck_before_rps, bound_rps=0.0, uncovered_blocks=plan.uncovered_before
             ),
             after=_numbers(list(placed.values()), eyes.total_blocks),
+        )
+
+    def likely_next(self, eyes: Eyes, own: OwnServer, mine: Sidecar) -> tuple[LikelySpan, ...]:
+        """Say where the plans after others' departures would put a server, see `balance.staging`."""
+        servers, _ = self._plan(eyes, own, mine)
+        return likely_next_spans(
+            servers, own.peer_id, total_blocks=eyes.total_blocks, move_cost=self._move_cost, planner=_plan_once
         )
 
     def _plan(self, eyes: Eyes, own: OwnServer, mine: Sidecar) -> tuple[_Servers, Plan]:

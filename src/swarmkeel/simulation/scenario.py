@@ -256,6 +256,8 @@ class SidecarPart(_Part):
     """How often a move under way is looked at."""
     prefetch: bool = True
     """Whether servers can fetch blocks while they serve."""
+    staging: bool = True
+    """Whether sidecars have their servers fetch, in quiet hours, what they would most likely be asked to serve next."""
 
 
 class HostilePart(_Part):

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, auto
 from random import Random
 
-from swarmkeel.control.protocol import RestartPhase, RestartRequest, RestartStatus, ServerPhase, ServerStatus
+from swarmkeel.control.protocol import (
+    PrefetchPhase,
+    PrefetchStatus,
+    RestartPhase,
+    RestartRequest,
+    RestartStatus,
+    ServerPhase,
+    ServerStatus,
+)
 from swarmkeel.daemon.own_server import PREFETCH
 from swarmkeel.simulation.dht import Dht, announced
 from swarmkeel.simulation.events import EventQueue
@@ -18,6 +28,10 @@ from swarmkeel.swarm.remote import RemoteSpanInfo
 from swarmkeel.swarm.span import Span
 
 DHT_PREFIX = "simulated"
+
+
+def _do_nothing() -> None:
+    """Stand in where nobody listens."""
 
 
 class Phase(Enum):
@@ -81,6 +95,9 @@ class SimulatedServer:
         self._record: RemoteSpanInfo[str] | None = None
         self._life = 0  # counts changes of phase, so that what was planned before one does not happen after it
         self._restart: RestartStatus | None = None
+        self._prefetch: PrefetchStatus | None = None
+        self._prefetch_since = 0.0
+        self._prefetch_count = 0
         self._left_span: Span | None = None
 
     @property
@@ -195,15 +212,44 @@ class SimulatedServer:
         for block in [block for block in self._disk if block not in protected][: max(surplus, 0)]:
             del self._disk[block]
 
-    def prefetch(self, span: Span, done: Callable[[], None]) -> None:
-        """Download the missing blocks of a span while serving; `done` is called unless the server is gone by then."""
+    def prefetch(self, span: Span, done: Callable[[], None] = _do_nothing) -> str:
+        """Begin to download the missing blocks of a span while serving, in place of what is being downloaded.
+
+        Args:
+            span: The blocks.
+            done: Called when they are on disk; never if something else came first or the server has gone by then.
+
+        Returns:
+            The id under which `status` shows it.
+        """
+        self._break_off_prefetch()
+        self._prefetch_count += 1
+        name = f"{self.peer_id}-{self._prefetch_count}"
+        self._prefetch = PrefetchStatus(name, span, PrefetchPhase.FETCHING)
+        self._prefetch_since = self._queue.now
 
         def finish() -> None:
-            if self.phase is not Phase.GONE:
+            if self.phase is Phase.GONE or self._prefetch is None or self._prefetch.id != name:
+                return
+            if self._prefetch.phase is PrefetchPhase.FETCHING:
                 self._keep_on_disk(span)
+                self._prefetch = replace(self._prefetch, phase=PrefetchPhase.DONE)
                 done()
 
         self._queue.after(self.fate.download_seconds(self.count_missing(span), self._scenario.loads), finish)
+        return name
+
+    def _break_off_prefetch(self) -> None:
+        """Let something else come first: what is downloaded by now stays, half a block is lost."""
+        former = self._prefetch
+        if former is None or former.phase is not PrefetchPhase.FETCHING:
+            return
+        seconds = self._queue.now - self._prefetch_since
+        missing = [block for block in range(former.span.start, former.span.end) if block not in self._disk]
+        each = self.fate.download_seconds(1, self._scenario.loads)
+        for block in missing[: math.floor(seconds / each)] if each > 0 else missing:
+            self._keep_on_disk(Span(block, block + 1))
+        self._prefetch = replace(former, phase=PrefetchPhase.FAILED, error="something else came first")
 
     # The control socket, as far as a move needs it.
 
@@ -235,6 +281,7 @@ class SimulatedServer:
             max_blocks=fate.num_blocks if is_flexible else None,
             compute_rps=fate.rates[0] * fate.lie if fate.rates is not None else None,
             network_rps=fate.rates[1] * fate.lie if fate.rates is not None else None,
+            prefetch=self._prefetch,
         )
 
     def restart(self, request: RestartRequest) -> None:
@@ -243,6 +290,7 @@ class SimulatedServer:
             return
         if self.phase not in (Phase.IDLE, Phase.SERVING):
             return
+        self._break_off_prefetch()
         self._restart = RestartStatus(request.id, request.span, RestartPhase.LOADING)
         if self.phase is Phase.IDLE:
             self.load(request.span)
@@ -256,7 +304,3 @@ class SimulatedServer:
         if life == self._life:
             self.load(span)
             self.on_change()
-
-
-def _do_nothing() -> None:
-    """Stand in where nobody listens."""

@@ -32,6 +32,7 @@ from swarmkeel.simulation.events import EventQueue
 from swarmkeel.simulation.eyes import Decider, Eyes, staying
 from swarmkeel.simulation.scenario import Scenario, SidecarPart
 from swarmkeel.simulation.server import Phase, SimulatedServer
+from swarmkeel.simulation.staging import SimulatedStaging
 from swarmkeel.simulation.truth import Truth
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Claim, Sidecar
@@ -123,6 +124,7 @@ class SimulatedSidecar:
         self._guards = guard_settings(scenario.sidecars, makes_claims=makes_claims)
         self._claims = ClaimSettings(lifetime=scenario.sidecars.claim_lifetime, prefetch_poll=15.0)
         self._memory = _Memory(ClaimState())
+        self._staging = SimulatedStaging(server, decider, total_blocks, enabled=scenario.sidecars.staging)
         self._journal: list[Move] = []  # the last one may be under way
         self._seen: Reading | None = None
         self._told: Sidecar | None = None
@@ -147,6 +149,7 @@ class SimulatedSidecar:
             return
         self._is_up = True
         self._memory = _Memory(ClaimState())
+        self._staging.forget()
         self._seen = None
         if self._server.is_serving:
             self._memory.span_since = self._now()
@@ -257,6 +260,7 @@ class SimulatedSidecar:
             wanted = staying(own, Verdict.INSUFFICIENT_INFORMATION)
         else:
             wanted = self._decider.decide(eyes, own, record, seed)
+        self._staging.follow(wanted or staying(own, Verdict.BALANCED), eyes, own, record)
         if wanted is None or wanted.verdict is not Verdict.MOVING:
             memory.wishes = 0
             if memory.claim.claim is None:
