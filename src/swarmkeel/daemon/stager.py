@@ -20,7 +20,6 @@ from swarmkeel.daemon.check import Outcome, Reading, uses_claims
 from swarmkeel.daemon.claimant import PrefetchingServer
 from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.staging import (
-    Disturbance,
     StagingResult,
     StagingSettings,
     StagingState,
@@ -133,7 +132,7 @@ class Stager:
 
     async def _give_way(self) -> None:
         """Let what has happened come first; from here on no request of this kind is under way."""
-        self._state = self._state.after_check(Disturbance.NOT_BALANCED, self._clock())
+        self._state = self._state.disturbed()
         self._stopped.set()
         task, self._task = self._task, None
         if task is not None:

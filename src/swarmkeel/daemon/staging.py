@@ -153,8 +153,12 @@ class StagingState:
     def after_check(self, disturbance: Disturbance | None, now: float) -> StagingState:
         """Note what a check has found."""
         if disturbance is not None:
-            return replace(self, quiet_since=None)
+            return self.disturbed()
         return self if self.quiet_since is not None else replace(self, quiet_since=now)
+
+    def disturbed(self) -> StagingState:
+        """Note that something happens, or may: the quiet time begins anew."""
+        return replace(self, quiet_since=None)
 
     def with_plans_made(self, now: float) -> StagingState:
         """Note that plans are made, whatever comes of them."""
