@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+from hivemind.p2p import PeerID
 
 import swarmkeel
 from swarmkeel import (
@@ -83,8 +84,6 @@ def test_peer_ids_may_be_text_or_know_their_text() -> None:
 
 
 def test_peer_ids_may_be_those_of_hivemind() -> None:
-    from hivemind.p2p import PeerID  # noqa: PLC0415 -- a second and 250 MB, for this test alone
-
     use_as_petals_code_does(
         PeerID.from_base58("QmSK3sroMXUiyJHNWULvC4YqYEhmJFS8LbK2ZSw96czJdV"),
         PeerID.from_base58("QmY5uRyyRippmFqoiDzvmDTHPvhxyX7XQDYENCbJ8Ha1j9"),

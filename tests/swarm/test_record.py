@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hivemind.p2p import PeerID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -223,8 +224,6 @@ def test_other_subkeys_are_rejected(subkey: object) -> None:
 # Text of another alphabet that looks like base58, white space that bytes and text strip differently, and anything.
 @given(subkey=st.text(max_size=5) | st.binary(max_size=5) | st.text("123ABCabc \n\x1c\xa00l", max_size=8))
 def test_agrees_with_hivemind_on_what_a_peer_id_is(subkey: str | bytes) -> None:
-    from hivemind.p2p import PeerID  # noqa: PLC0415 -- a second and 250 MB, for this test alone
-
     try:
         expected: str | None = PeerID.from_base58(subkey).to_base58()
     except ValueError:

@@ -93,7 +93,7 @@ async def _run(options: _Options) -> int:
 
 
 async def _show(options: _Options, healed: asyncio.Event) -> None:
-    # Imported here: the DHT takes a second and 250 MB, which the command line's help need not cost.
+    # Imported here: the DHT takes time to load, which the command line's help need not cost.
     from swarmkeel.demo.view import comparison_table  # noqa: PLC0415 - see above
 
     console = Console()

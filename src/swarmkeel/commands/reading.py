@@ -50,7 +50,7 @@ async def read_swarm_and_board(config: Config) -> tuple[SwarmSnapshot, BoardRead
     Raises:
         SwarmkeelError: If the DHT cannot be read.
     """
-    from swarmkeel.swarm.reader import SwarmReader  # noqa: PLC0415 - hivemind takes a second and 250 MB
+    from swarmkeel.swarm.reader import SwarmReader  # noqa: PLC0415 - help does without the DHT
     from swarmkeel.swarm.sidecar_board import SidecarBoard  # noqa: PLC0415 - as above
 
     swarm = config.swarm

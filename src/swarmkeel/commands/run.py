@@ -19,7 +19,7 @@ def run(
 ) -> None:
     """Watch the swarm and keep the server beside it on the blocks where it is needed most."""
     settings = load_config(config)
-    # Imported here: the DHT takes a second and 250 MB, which a bad configuration need not cost.
+    # Imported here: the DHT takes time to load, which a bad configuration need not cost.
     from swarmkeel.daemon.logs import configure_logging  # noqa: PLC0415 - see above
 
     configure_logging(settings.log.level, settings.log.format)

@@ -292,7 +292,7 @@ class DhtProbe:
 
 def _swarm_reading(initial_peers: list[str], dht_prefix: str, total_blocks: int) -> _ReadSwarm:
     """Give what takes snapshots of the swarm; each with a node of its own, so that none is there but while it is needed."""
-    from swarmkeel.swarm.reader import SwarmReader  # noqa: PLC0415 - hivemind takes a second and 250 MB
+    from swarmkeel.swarm.reader import SwarmReader  # noqa: PLC0415 - only --ready-dht needs the DHT
 
     async def read() -> SwarmSnapshot:
         reader = SwarmReader(initial_peers, dht_prefix, total_blocks)

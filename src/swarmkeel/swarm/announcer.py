@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hivemind.dht.routing import DHTID
-from hivemind.utils import get_dht_time
-
 from swarmkeel.swarm.dht_codec import encode_value
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.dht_store import LATER, DhtStore
+from swarmkeel.swarm.hivemind_dht import DHTID, get_dht_time
 from swarmkeel.swarm.record import ServerInfo
 
 

@@ -12,9 +12,8 @@ import logging
 from typing import Final
 
 import msgpack
-from hivemind.dht.protocol import DHTProtocol
-from hivemind.utils import MSGPackSerializer
-from hivemind.utils.logging import use_hivemind_log_handler
+
+from swarmkeel.swarm.hivemind_dht import DHTProtocol, MSGPackSerializer, use_hivemind_log_handler
 
 _MAX_DEPTH: Final = 16
 _TUPLE_CODE: Final = 0x40

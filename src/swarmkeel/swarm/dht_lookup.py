@@ -18,12 +18,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from hivemind.dht.routing import DHTID
-from hivemind.p2p import PeerID
-
 from swarmkeel.swarm.dht_codec import RawRecord, UndecodableError, decode_value
 from swarmkeel.swarm.dht_messages import Answer
 from swarmkeel.swarm.dht_node import DhtNode
+from swarmkeel.swarm.hivemind_dht import DHTID, PeerID
 
 REPLICAS: Final = 5
 """A record is kept by this many peers nearest to its key; hivemind's default."""

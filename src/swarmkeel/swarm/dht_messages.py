@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hivemind.dht.routing import DHTID
-from hivemind.p2p import PeerID
-from hivemind.proto import dht_pb2
-
 from swarmkeel.swarm.dht_codec import RawRecord, UndecodableError, decode_dictionary
+from swarmkeel.swarm.hivemind_dht import DHTID, PeerID, dht_pb2
 
 _MAX_NEIGHBOURS: Final = 20
 """Peers near a key in one answer; an honest peer gives at most 20, hivemind's bucket size."""

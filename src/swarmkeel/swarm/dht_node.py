@@ -13,17 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from hivemind.dht import DHTNode
-from hivemind.dht.protocol import ValidationError
-from hivemind.dht.routing import DHTID
-from hivemind.p2p import P2P, PeerID
-from hivemind.proto import dht_pb2
-from hivemind.utils.multiaddr import Multiaddr
-
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.dht_guard import install_guards
 from swarmkeel.swarm.dht_messages import Answer, read_answers
 from swarmkeel.swarm.failures import ClockDiffersError, DhtNodeError, IdentityError, InitialPeerError
+from swarmkeel.swarm.hivemind_dht import DHTID, P2P, DHTNode, Multiaddr, PeerID, ValidationError, dht_pb2
 from swarmkeel.swarm.identity import Identity, claim_identity, create_identity
 
 RPC_TIMEOUT: Final = 3.0

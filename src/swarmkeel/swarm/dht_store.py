@@ -9,11 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from hivemind.dht.routing import DHTID
-from hivemind.p2p import PeerID
-
 from swarmkeel.swarm.dht_lookup import REPLICAS, Lookup
 from swarmkeel.swarm.dht_node import DhtNode
+from swarmkeel.swarm.hivemind_dht import DHTID, PeerID
 
 LATER: Final = 1e-3
 """A peer takes a record only if it expires later than the one that it has: by this many seconds at least here."""

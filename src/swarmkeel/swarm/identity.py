@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hivemind.p2p import P2P, PeerID
-
 from swarmkeel.swarm.failures import IdentityError
+from swarmkeel.swarm.hivemind_dht import P2P, PeerID
 
 _MAX_BYTES: Final = 64 * 1024
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
