@@ -201,22 +201,24 @@ async def test_a_start_that_fails_half_way_leaves_nothing(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("client_mode", [True, False])
-async def test_p2pd_does_not_outlive_a_process_that_is_killed(client_mode: bool) -> None:  # noqa: FBT001 - a parameter of the test
+async def test_p2pd_and_its_socket_do_not_outlive_a_process_that_is_killed(client_mode: bool) -> None:  # noqa: FBT001 - a parameter of the test
     program = f"""if True:
         import asyncio
         from swarmkeel.swarm.dht_node import DhtNode
         async def main():
             node = await DhtNode.open([], client_mode={client_mode})
-            print(node._p2p._child.pid, flush=True)
+            print(node._p2p._child.pid, node._p2p._daemon_listen_maddr["unix"], flush=True)
             await asyncio.Event().wait()
         asyncio.run(main())
     """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
-        p2pd = int(await process.stdout.readline())
-        assert process_runs(p2pd)
+        pid, path = (await process.stdout.readline()).decode().split()
+        assert process_runs(int(pid))
+        assert Path(path).is_socket()
     finally:
         process.kill()
         await process.wait()
-    await wait_until(lambda: not process_runs(p2pd))
+    await wait_until(lambda: not process_runs(int(pid)))
+    assert not Path(path).exists()
