@@ -13,8 +13,8 @@ from swarmkeel.balance.coordination import Planner
 from swarmkeel.balance.plan import PlanServer, make_plan
 from swarmkeel.swarm.span import Span
 
-MAX_DEPARTURES: Final = 8
-"""Departures that are thought through, those that hurt most; each takes a plan."""
+MAX_DEPARTURES: Final = 4
+"""Departures that are thought through, those that hurt most: each takes a plan, and with all of them no more was gained."""
 
 
 @dataclass(frozen=True, slots=True)
