@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-petals check lint format types layering bench evaluate clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering bench evaluate clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -58,6 +58,9 @@ demo: $(INSTALLED) ## Start a whole swarm on this machine and watch it heal; ARG
 
 test: setup-tests ## Run every test.
 	@$(RUN) pytest -n 2 --dist loadgroup $(ARGS)
+
+test-thorough: setup-tests ## Run every test, property tests with twenty times as many examples; takes long.
+	@$(RUN) pytest -n 2 --dist loadgroup --hypothesis-profile=thorough --timeout=3600 $(ARGS)
 
 test-petals: $(INSTALLED) $(PETALS_INSTALLED) ## Run the tests with real Petals servers and clients.
 	@$(RUN) pytest tests/petals $(ARGS)

@@ -4,7 +4,7 @@ import itertools
 import warnings
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.bound import measure, throughput_bound
@@ -15,7 +15,6 @@ from tests.balance.swarms import spans_from
 sizes = st.lists(st.tuples(st.integers(1, 5), st.sampled_from([1.0, 2.0, 3.5, 10.0])), min_size=1, max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.integers(1, 5), sizes)
 def test_no_placement_exceeds_the_bound(total_blocks: int, servers: list[tuple[int, float]]) -> None:
     servers = [(min(length, total_blocks), throughput) for length, throughput in servers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.decision import Decision, Verdict
@@ -19,6 +19,7 @@ from swarmkeel.swarm.snapshot import SwarmSnapshot
 from swarmkeel.swarm.span import Span
 from tests.balance.swarms import honest_modules, modules_from
 from tests.balance.test_petals_policy import NOW, names, snapshot
+from tests.support.examples import examples
 
 
 def decide(
@@ -137,7 +138,7 @@ def test_an_old_or_contradicting_snapshot_is_not_decided_on() -> None:
     assert names(decide(stale)) == ["snapshot_stale"]
 
 
-@settings(max_examples=200)
+@examples(0.3)
 @given(honest_modules(), st.sampled_from([0.0, 0.04]))
 def test_all_sidecars_of_one_view_follow_one_plan(modules: list[RemoteModuleInfo[str]], move_cost: float) -> None:
     swarm = snapshot(modules)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.decision import Decision, Verdict
@@ -21,6 +21,7 @@ from swarmkeel.swarm.remote import RemoteModuleInfo
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 from swarmkeel.swarm.span import Span
 from tests.balance.swarms import honest_modules, modules_from
+from tests.support.examples import examples
 
 NOW = 1000.0
 
@@ -169,7 +170,6 @@ def test_an_unread_key_whose_block_others_show_covered_is_no_obstacle() -> None:
     assert decision.verdict is Verdict.MOVING
 
 
-@settings(max_examples=400, deadline=None)
 @given(honest_modules(), st.integers(0, 2**32 - 1), st.floats(0, 1.1), st.data())
 def test_it_is_the_three_functions_of_petals(
     modules: list[RemoteModuleInfo[str]], seed: int, quality: float, data: st.DataObject
@@ -209,7 +209,7 @@ def _reversed(servers: Mapping[str, ServerInfo]) -> dict[str, ServerInfo]:
     return dict(reversed(list(servers.items())))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(0.5)
 @given(honest_modules(), st.integers(1, 12))
 def test_after_its_first_placement_a_server_stays(modules: list[RemoteModuleInfo[str]], num_blocks: int) -> None:
     num_blocks = min(num_blocks, len(modules))

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.control.client import ControlClient, ProtocolError, ServerNotTrusted, ServerRefused, ServerUnreachable
@@ -22,6 +22,7 @@ from swarmkeel.control.protocol import PrefetchRequest, RestartPhase, RestartReq
 from swarmkeel.errors import SwarmkeelError, UsageError
 from swarmkeel.swarm.span import Span
 from tests.control.recording import ONLINE
+from tests.support.examples import examples
 
 REQUEST = RestartRequest("restart-1", Span(10, 28), if_span=Span(0, 18), reason="test")
 PATIENCE = 60.0
@@ -375,7 +376,7 @@ ANSWER_PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(0.6)
 @given(raw=st.binary(max_size=300) | st.lists(ANSWER_PIECES, max_size=8).map(b"".join))
 def test_any_answer_is_a_status_or_an_error_of_ours(raw: bytes) -> None:
     async def ask() -> ServerStatus | SwarmkeelError:

@@ -87,7 +87,7 @@ def test_the_content_type_of_a_request_does_not_matter(served: Path, content_typ
     assert ask(served, "POST", "/v1/restart", restart_body(), content_type).status == 202
 
 
-fuzzed = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 pieces = st.sampled_from(
     [
         b"GET ",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.control.protocol import RestartPhase, RestartRequest, RestartStatus, ServerPhase
@@ -123,7 +123,6 @@ def test_no_interruption_at_any_step_breaks_an_invariant(origin: Span | None) ->
     assert reached == (set(MoveStep) if origin else set(MoveStep) - fallback)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_every_move_ends_when_time_passes(data: st.DataObject) -> None:
     world = World(planned(), SimulatedServer())

@@ -6,10 +6,11 @@ import json
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.demo.optimum import ask_best_possible, find_best_possible, main
+from tests.support.examples import examples
 
 throughputs = st.one_of(st.sampled_from([1.0, 8.0, 10.0, 18.0]), st.floats(1.0, 100.0))
 
@@ -33,7 +34,7 @@ def try_every_placement(servers: list[tuple[int, float]], total_blocks: int) -> 
 
 
 @given(swarms())
-@settings(max_examples=60)
+@examples(0.6)
 def test_it_is_what_trying_everything_finds(swarm: tuple[int, list[tuple[int, float]]]) -> None:
     total_blocks, servers = swarm
     found = find_best_possible(servers, total_blocks)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.bound import throughput_bound
@@ -25,11 +25,12 @@ from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
 from swarmkeel.swarm.span import Span
 from tests.simulation.swarms import SMALL, small_scenario, small_world
+from tests.support.examples import examples
 
 _servers = st.lists(st.tuples(st.integers(1, 9), st.floats(0.1, 50.0)), min_size=1, max_size=7)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(0.6)
 @given(_servers, st.integers(9, 14), st.data())
 def test_no_placement_exceeds_the_lp_bound_which_does_not_exceed_the_mean(
     servers: list[tuple[int, float]], total_blocks: int, data: st.DataObject
@@ -48,7 +49,7 @@ def test_no_placement_exceeds_the_lp_bound_which_does_not_exceed_the_mean(
     assert bound <= sum(length * throughput for length, throughput in servers) / total_blocks * (1 + 1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(0.15)
 @given(_servers, st.integers(9, 12))
 def test_bounds_hold_for_the_best_placement(servers: list[tuple[int, float]], total_blocks: int) -> None:
     """The optimum of the integer program is under both bounds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.imbalance import should_choose_other_blocks
@@ -18,6 +18,7 @@ from swarmkeel.simulation.world import World
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteModuleInfo, RemoteSpanInfo
 from tests.simulation.swarms import SMALL, small_scenario, small_world
+from tests.support.examples import examples
 
 POLICIES = ("none", "petals", "coordinated", "coordinated@50", "petals-sidecar")
 
@@ -151,7 +152,7 @@ def test_petals_checks_answer_as_should_choose_other_blocks_does_on_the_same_rec
     assert any(not check.should_move for check in sample)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(0.6)
 @given(st.data())
 def test_the_quick_no_of_a_check_is_petals_no(data: st.DataObject) -> None:
     """What is answered without setting up the search is answered alike with screening off, whatever the shuffle."""
@@ -219,7 +220,7 @@ def test_loads_that_fail_leave_nobody_without_blocks_for_good(policy: str) -> No
 
 
 def test_with_several_lengths_a_server_serves_by_petals_formula_what_its_length_allows() -> None:
-    world = small_world("coordinated", population={"coverage": 3, "min_blocks_share": 0.3})
+    world = small_world("coordinated", duration="1h", population={"coverage": 3, "min_blocks_share": 0.3})
     world.run()
     lengths = set()
     for peer_id, span in world.truth.serving().items():

@@ -1,0 +1,13 @@
+"""How many examples property tests try: few in every run, many when they are asked for (`make test-thorough`)."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+settings.register_profile("swarmkeel", deadline=None, max_examples=100)  # a busy machine is no mistake of the code
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+
+
+def examples(share: float) -> settings:
+    """Try only this share of a run's usual number of examples, where each is dear."""
+    return settings(max_examples=max(round(share * settings().max_examples), 1))
