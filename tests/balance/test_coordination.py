@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.coordination import choose_first_span, view_servers
-from swarmkeel.balance.plan import PlanServer
+from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import TooManyBlocksError, choose_best_blocks
 from swarmkeel.swarm.record import ServerState
@@ -165,3 +165,17 @@ def test_a_new_server_takes_as_many_blocks_as_help_most() -> None:
 def test_a_server_larger_than_the_model_has_no_place() -> None:
     with pytest.raises(TooManyBlocksError):
         choose_first_span((), own(span=None), total_blocks=2)
+
+
+def test_how_soon_a_server_will_serve_is_what_its_sidecar_tells() -> None:
+    def arrives_in(*told: Sidecar, state: ServerState = ServerState.JOINING) -> float:
+        spans = spans_from((0, 3, 5.0), (3, 6, 5.0), state=state)
+        return view(spans, *told)["QmB"].arrives_in
+
+    assert arrives_in() == 300.0
+    assert arrives_in(sidecar("QmB"), state=ServerState.ONLINE) == 0.0
+    assert arrives_in(sidecar("QmB", arrives_at=NOW + 100)) == 120.0
+    # Late by so much, it may need as long again: one that hangs is waited for less and less.
+    assert arrives_in(sidecar("QmB", arrives_at=NOW - 500)) == 510.0
+    claimed = sidecar("QmB", claim(6, 9, made_at=NOW - 10), load_seconds=100.0, fetch_seconds=300.0)
+    assert arrives_in(claimed, state=ServerState.ONLINE) == 390.0

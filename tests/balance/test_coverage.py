@@ -47,7 +47,10 @@ def test_every_placement_is_rated_as_if_it_were_made(data: st.DataObject) -> Non
         origins.append(Span(start, data.draw(st.integers(start + 1, total_blocks))))
         outgoing.append(data.draw(st.floats(0, 2)))
         incoming.append(data.draw(st.floats(0, 2)))
-    change = WindowChange(coverage, origins, np.array(outgoing), np.array(incoming), length)
+    blocks = np.arange(total_blocks)
+    here = np.array([[origin.start <= block < origin.end for block in blocks] for origin in origins])
+    each = np.tile(coverage, (len(origins), 1))
+    change = WindowChange(each, here, np.array(outgoing), np.array(incoming), length)
     rated = SoftMinimum(8).of_change(change)
 
     assert rated.shape == (len(origins), total_blocks - length + 1)

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.plan import DWELL_SECONDS, Plan, PlanServer, make_plan
+from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan_server import PlanServer
+from swarmkeel.balance.search import DWELL_SECONDS
 from swarmkeel.swarm.span import Span
+from tests.support.examples import examples
 
 _COST = 0.04
 
@@ -51,6 +54,8 @@ def swarms(draw: st.DrawFn) -> tuple[int, tuple[PlanServer, ...]]:
                 movable=serving and movable,
                 movable_in_emergency=serving and (movable or draw(st.booleans())),
                 load_seconds=draw(st.sampled_from([0.0, 60.0, 1200.0, 7200.0])),
+                fetch_seconds=draw(st.sampled_from([0.0, 300.0])),
+                arrives_in=0.0 if serving else draw(st.sampled_from([30.0, 300.0, 3600.0])),
                 shapes=tuple(shapes),
             )
         )
@@ -99,6 +104,41 @@ def test_no_plan_leaves_the_only_server_of_a_block() -> None:
     made = plan(9, server("a", 0, 3), server("b", 3, 6))
     assert not made.moves
     assert made.movable == 2
+    # With a third one the model could be covered, but somebody would have to leave blocks to it alone: not for a gain.
+    assert not plan(6, server("a", 0, 3, 1.0), server("b", 3, 6, 1.0), server("c", 0, 2, 50.0, movable=False)).moves
+
+
+def test_where_nothing_works_anyway_servers_may_leave_blocks_if_all_are_covered_in_the_end() -> None:
+    # `a` has to shift by one, and `b` after it: until both have, there is a hole, as there is one now.
+    made = plan(6, server("a", 0, 3), server("b", 2, 5))
+    assert made.is_emergency
+    assert {move.peer_id: move.target for move in made.moves} == {"b": Span(3, 6)}
+    row = plan(9, server("a", 0, 3), server("b", 2, 5), server("c", 4, 7))
+    assert {move.peer_id: move.target for move in row.moves} == {"b": Span(3, 6), "c": Span(6, 9)}
+
+
+def test_a_slow_server_on_its_way_to_a_hole_is_overtaken_by_a_quick_one() -> None:
+    def plan_beside(arrives_in: float, load_seconds: float) -> Plan:
+        coming = server("slow", 3, 6, serving=False, movable=False, movable_in_emergency=False, arrives_in=arrives_in)
+        pile = [server(name, 0, 3, movable=False, load_seconds=load_seconds) for name in "abc"]
+        return plan(6, coming, *pile)
+
+    quicker = plan_beside(1200.0, 60.0)
+    assert quicker.is_emergency
+    assert [move.target for move in quicker.moves] == [Span(3, 6)]
+    assert quicker.covered_in_seconds_before == 1200.0
+    assert quicker.best is not None
+    assert quicker.best.covered_in_seconds == 60.0
+    assert not plan_beside(1200.0, 1000.0).moves
+    assert not plan_beside(90.0, 10.0).moves
+
+
+def test_weights_that_are_on_disk_make_a_server_quick() -> None:
+    near = server("near", 0, 4, load_seconds=60.0, fetch_seconds=1200.0)
+    far = server("far", 0, 4, load_seconds=100.0, fetch_seconds=1200.0)
+    rest = [server("z", 0, 4), server("y", 0, 1)]
+    assert near.seconds_to(Span(1, 5)) == 60.0 + 300.0
+    assert [move.peer_id for move in plan(5, far, near, *rest[:1]).moves] == ["near"]
 
 
 def test_holes_that_cannot_all_be_closed_are_left_alone() -> None:
@@ -156,7 +196,7 @@ def test_a_server_takes_fewer_blocks_where_that_helps_more() -> None:
     assert (move.peer_id, move.target, move.throughput) == ("a", Span(2, 4), 3.0)
 
 
-@settings(max_examples=300)
+@examples(0.8)
 @given(swarms())
 def test_what_a_plan_promises_is_what_comes(case: tuple[int, tuple[PlanServer, ...]]) -> None:
     total_blocks, servers = case
@@ -170,23 +210,25 @@ def test_what_a_plan_promises_is_what_comes(case: tuple[int, tuple[PlanServer, .
     assert made.best.moves == made.moves
     then = coverage(total_blocks, after(servers, made))
     assert made.best.bottleneck_rps == pytest.approx(then.min(), rel=1e-6, abs=1e-6)
-    assert then.min() > before.min()
     if made.is_emergency:
         assert (then > 0).all()
+        assert made.best.covered_in_seconds <= made.covered_in_seconds_before / 2
         return
+    assert then.min() > before.min()
     gain = made.best.bottleneck_rps - made.bottleneck_before_rps
     assert gain == pytest.approx(made.best.gain_rps, abs=1e-6)
     assert gain > made.best.cost_rps
     assert made.best.cost_rps >= len(made.moves) * _COST * min(before.min(), before.mean()) * (1 - 1e-6)
 
 
-@settings(max_examples=300)
+@examples(0.8)
 @given(swarms())
 def test_no_plan_does_harm_on_the_way(case: tuple[int, tuple[PlanServer, ...]]) -> None:
     total_blocks, servers = case
     made = plan(total_blocks, *servers)
     movers = frozenset(move.peer_id for move in made.moves)
-    assert len(movers) == len(made.moves) <= 3
+    assert len(movers) == len(made.moves)
+    assert len(movers) <= 3 or made.covered_in_seconds_before == math.inf
     for move in made.moves:
         mover = next(one for one in servers if one.peer_id == move.peer_id)
         assert mover.movable_in_emergency if made.is_emergency else mover.movable
@@ -200,10 +242,14 @@ def test_no_plan_does_harm_on_the_way(case: tuple[int, tuple[PlanServer, ...]]) 
     now = coverage(total_blocks, serving)
     unit = math.fsum(one.throughput * len(one.final) for one in servers) / total_blocks
     while_loading = coverage(total_blocks, serving, without=movers)
-    assert (while_loading[now > 1e-6 * unit] > 0).all()
+    if not (while_loading[now > 1e-6 * unit] > 0).all():
+        # Only where a block has no server and none is on its way, and only if every block has one in the end.
+        assert made.covered_in_seconds_before == math.inf
+        assert made.best is not None
+        assert made.best.uncovered_blocks == 0
 
 
-@settings(max_examples=100)
+@examples(0.5)
 @given(swarms())
 def test_following_plans_comes_to_an_end(case: tuple[int, tuple[PlanServer, ...]]) -> None:
     total_blocks, servers = case
@@ -215,6 +261,7 @@ def test_following_plans_comes_to_an_end(case: tuple[int, tuple[PlanServer, ...]
     pytest.fail("plans go on for ever")
 
 
+@examples(0.5)
 @given(swarms(), st.floats(0.01, 100))
 def test_the_unit_of_throughput_does_not_matter(case: tuple[int, tuple[PlanServer, ...]], factor: float) -> None:
     total_blocks, servers = case

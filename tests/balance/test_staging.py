@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.plan import Plan, PlanServer, make_plan
+from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.staging import MAX_DEPARTURES, LikelySpan, choose_spans_to_stage, likely_next_spans
 from swarmkeel.swarm.span import Span
 from tests.balance.test_plan import server, swarms
+from tests.support.examples import examples
 
 
 def likely(total_blocks: int, peer_id: str, *servers: PlanServer) -> tuple[LikelySpan, ...]:
@@ -52,7 +54,7 @@ def test_only_so_many_departures_are_thought_through() -> None:
     assert plans == MAX_DEPARTURES
 
 
-@settings(max_examples=50)
+@examples(0.2)
 @given(swarms())
 def test_what_is_staged_is_what_the_plan_asks_for(case: tuple[int, tuple[PlanServer, ...]]) -> None:
     total_blocks, servers = case

@@ -4,7 +4,7 @@ import pytest
 
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
 from swarmkeel.daemon.move import Announcement, Move, MoveLimits, MoveStep, Observation, advance
-from swarmkeel.daemon.own_server import learned_load_seconds, own_server
+from swarmkeel.daemon.own_server import learned_seconds, own_server
 from swarmkeel.swarm.span import Span
 
 STATUS = ServerStatus("sim/1", "p", "m", 80, 10, 20.0, ServerPhase.ONLINE, Span(0, 10))
@@ -28,12 +28,12 @@ def moved(seconds: float, *, staged: bool = False, step: MoveStep = MoveStep.DON
 
 
 def learned(*moves: Move, can_prefetch: bool = False) -> float:
-    return learned_load_seconds(moves, can_prefetch=can_prefetch, assumed=600.0)
+    return learned_seconds(moves, can_prefetch=can_prefetch, assumed=600.0)[0]
 
 
 def test_without_a_history_the_configured_time_stands() -> None:
     assert learned() == 600.0
-    useless = (moved(10, step=MoveStep.FELL_BACK), moved(10, first=True), moved(-5))
+    useless = (moved(10, step=MoveStep.FELL_BACK), moved(-5))
     assert learned(*useless, moved(10).model_copy(update={"served_at": None})) == 600.0
 
 
@@ -47,6 +47,14 @@ def test_moves_with_the_weights_at_hand_are_learned_apart() -> None:
     assert learned(*cold, *staged, can_prefetch=True) == 30.0
     assert learned(*cold, can_prefetch=True) == 510.0
     assert learned(*staged) == 600.0
+
+
+def test_what_fetching_takes_is_what_a_first_placement_takes_longer() -> None:
+    first, staged = moved(400, first=True), moved(30, staged=True)
+    assert learned_seconds((first, staged), can_prefetch=True, assumed=600.0) == (30.0, 370.0)
+    assert learned_seconds((first, staged), can_prefetch=False, assumed=600.0) == (400.0, 0.0)
+    assert learned_seconds((first,), can_prefetch=True, assumed=600.0) == (400.0, 0.0)
+    assert learned_seconds((moved(10, first=True), staged), can_prefetch=True, assumed=600.0) == (30.0, 0.0)
 
 
 def test_a_move_notes_when_the_server_was_told_and_when_it_served() -> None:

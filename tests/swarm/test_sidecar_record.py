@@ -38,6 +38,8 @@ SIDECARS = st.builds(
     peer_id=st.just("Qm1"),
     movable_at=st.none() | MOMENTS,
     load_seconds=st.floats(0, 86_400),
+    fetch_seconds=st.floats(0, 86_400),
+    arrives_at=st.none() | MOMENTS,
     shapes=st.lists(st.tuples(st.integers(1, 1000), RATES), max_size=MAX_SHAPES).map(tuple),
     claim=st.none() | CLAIMS,
 )

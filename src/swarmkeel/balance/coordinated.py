@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from swarmkeel.balance.bound import measure
 from swarmkeel.balance.coordination import choose_first_span, plan_with_others, view_servers
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.doubts import Spans, doubts_about_own_record, doubts_about_swarm, without_idle
-from swarmkeel.balance.plan import Outlook, Plan, PlanServer
+from swarmkeel.balance.plan import Outlook, Plan
+from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import Situation
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
@@ -99,6 +101,13 @@ def _follow(plan: Plan, servers: tuple[PlanServer, ...], situation: Situation, b
 
 
 def _worth(plan: Plan, outlook: Outlook) -> Reason:
+    if plan.is_emergency and plan.covered_in_seconds_before < math.inf:
+        values = {
+            "seconds": plan.covered_in_seconds_before,
+            "reached_seconds": outlook.covered_in_seconds,
+            "moves": len(outlook.moves),
+        }
+        return Reason(name="closes_holes_sooner", values=values)
     if plan.is_emergency:
         return Reason(name="closes_holes", values={"uncovered": plan.uncovered_before, "moves": len(outlook.moves)})
     return Reason(

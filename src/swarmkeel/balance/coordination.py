@@ -13,7 +13,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from swarmkeel.balance.coverage import SoftMinimum
-from swarmkeel.balance.plan import Plan, PlanServer, make_plan
+from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import find_best_start
 from swarmkeel.swarm.record import ServerState
@@ -24,6 +25,10 @@ from swarmkeel.swarm.span import Span
 _OUTLIER_FACTOR: Final = 4.0
 """Throughput counts up to this many times the swarm's median. A server that honestly serves more is planned for as if it
 served this; what a liar announces beyond it would draw everybody else away from its blocks."""
+_UNKNOWN_ARRIVAL: Final = 300.0
+"""Seconds that a server which loads, and of which nobody tells how long, is taken to need from now on."""
+_ARRIVAL_STEP: Final = 30.0
+"""Seconds; arrivals are rounded up to these, so that sidecars which look one after the other see the same."""
 _OUTLIERS_FROM: Final = 4
 """A median of fewer servers says nothing about the others."""
 
@@ -130,7 +135,8 @@ def view_servers(
             target = _shift(claim.target, -first_block)
             if target is None or target.end > total_blocks:
                 continue
-            load_seconds = sidecar.load_seconds if sidecar is not None else own.load_seconds
+            assert sidecar is not None  # noqa: S101 - it has a claim
+            expected = claim.made_at + sidecar.load_seconds + sidecar.fetch_seconds
             servers.append(
                 PlanServer(
                     peer_id,
@@ -139,10 +145,11 @@ def view_servers(
                     serving=False,
                     movable=False,
                     movable_in_emergency=False,
-                    load_seconds=load_seconds,
+                    load_seconds=sidecar.load_seconds,
                     unless_claimed=None
                     if span is None or present is None
                     else (present, min(span.throughput, ceiling)),
+                    arrives_in=_arrives_in(expected if sidecar.arrives_at is None else sidecar.arrives_at, now),
                 )
             )
         elif span is not None and present is not None:
@@ -179,11 +186,11 @@ def _unclaimed(
         steerable = False
     cooling = sidecar is not None and sidecar.movable_at is not None and sidecar.movable_at > now
     if own is not None:
-        load_seconds, shapes = own.load_seconds, own.shapes
+        load_seconds, fetch_seconds, shapes = own.load_seconds, own.fetch_seconds, own.shapes
     elif sidecar is not None:
-        load_seconds, shapes = sidecar.load_seconds, sidecar.shapes
+        load_seconds, fetch_seconds, shapes = sidecar.load_seconds, sidecar.fetch_seconds, sidecar.shapes
     else:
-        load_seconds, shapes = 0.0, ()
+        load_seconds, fetch_seconds, shapes = 0.0, 0.0, ()
     return PlanServer(
         span.peer_id,
         present,
@@ -191,9 +198,17 @@ def _unclaimed(
         serving=online,
         movable=steerable and not cooling,
         movable_in_emergency=steerable,
+        arrives_in=0.0 if online else _arrives_in(None if sidecar is None else sidecar.arrives_at, now),
         load_seconds=load_seconds,
+        fetch_seconds=fetch_seconds,
         shapes=tuple((length, min(throughput, ceiling)) for length, throughput in shapes if length != len(present)),
     )
+
+
+def _arrives_in(arrives_at: float | None, now: float) -> float:
+    """Give in how many seconds a server will serve; one that is late is taken to need as long again as it is late."""
+    seconds = _UNKNOWN_ARRIVAL if arrives_at is None else abs(arrives_at - now)
+    return max(math.ceil(seconds / _ARRIVAL_STEP), 1) * _ARRIVAL_STEP
 
 
 def _throughput_ceiling(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from swarmkeel.swarm.span import Span
 
 _Array = NDArray[np.float64]
 
@@ -20,8 +18,8 @@ class WindowChange:
     """Every placement of some servers, one at a time: out of where it is, into a window that starts at any block.
 
     Args:
-        coverage: Requests a second by block, in units of their mean, shape (total_blocks,).
-        origins: Where each server is, m of them.
+        coverage: Requests a second by block before each, in units of their mean, shape (m, total_blocks).
+        here: Which blocks each server is on, shape (m, total_blocks).
         outgoing: What each brings there, shape (m,).
         incoming: What each would bring to its window, shape (m,).
         length: Blocks of the window, 1 to total_blocks.
@@ -33,12 +31,8 @@ class WindowChange:
     """
 
     def __init__(
-        self, coverage: _Array, origins: Sequence[Span], outgoing: _Array, incoming: _Array, length: int
+        self, coverage: _Array, here: NDArray[np.bool_], outgoing: _Array, incoming: _Array, length: int
     ) -> None:
-        blocks = np.arange(len(coverage))
-        starts = np.array([[origin.start] for origin in origins])
-        ends = np.array([[origin.end] for origin in origins])
-        here = (blocks >= starts) & (blocks < ends)
         # What is left of a block after its only server is gone is nothing, whatever rounding says.
         self.without: _Array = np.maximum(coverage - here * outgoing[:, None], 0.0)
         self.within: _Array = self.without + incoming[:, None]

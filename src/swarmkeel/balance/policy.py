@@ -22,6 +22,7 @@ class OwnServer(BaseModel):
         num_blocks: How many blocks it can hold.
         throughput: Requests a second that it announces.
         load_seconds: How long a move takes it out of service, as its own history shows.
+        fetch_seconds: How long it takes before that, while it still serves, to fetch the weights of a whole span.
         shapes: Other numbers of blocks that it can hold, each with the requests a second that it would serve then.
         claim: The move that its sidecar has claimed and not yet begun; None without one.
     """
@@ -33,8 +34,20 @@ class OwnServer(BaseModel):
     num_blocks: Annotated[int, Field(ge=1)]
     throughput: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     load_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    fetch_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     shapes: tuple[tuple[int, float], ...] = ()
     claim: Claim | None = None
+
+    def seconds_to(self, target: Span, *, has_weights: bool = False) -> float:
+        """Give how long a move takes from now until the server serves again.
+
+        Args:
+            target: The blocks that it goes to.
+            has_weights: Whether it has fetched their weights; those of its present blocks it has anyway.
+        """
+        shared = 0 if self.span is None else min(self.span.end, target.end) - max(self.span.start, target.start)
+        missing = 0.0 if has_weights else 1 - max(shared, 0) / len(target)
+        return self.load_seconds + self.fetch_seconds * missing
 
 
 class PolicySettings(BaseModel):

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from swarmkeel.balance.coordination import Planner
-from swarmkeel.balance.plan import PlanServer, make_plan
+from swarmkeel.balance.plan import make_plan
+from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
 
 MAX_DEPARTURES: Final = 4

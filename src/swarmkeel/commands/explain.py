@@ -198,7 +198,8 @@ def _as_told(own: OwnServer, board: BoardReading) -> OwnServer:
     told = board.sidecars.get(own.peer_id)
     if told is None:
         return own
-    return own.model_copy(update={"load_seconds": told.load_seconds, "shapes": told.shapes, "claim": told.claim})
+    taken_over = ("load_seconds", "fetch_seconds", "shapes", "claim")
+    return own.model_copy(update={name: getattr(told, name) for name in taken_over})
 
 
 async def _ask_server(config: Config) -> ServerStatus:

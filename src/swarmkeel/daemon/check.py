@@ -9,14 +9,16 @@ from typing import Final
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.petals import PetalsPolicy
 from swarmkeel.balance.policies import get_policy
-from swarmkeel.balance.policy import PolicySettings, Situation
+from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
 from swarmkeel.config import Config
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
 from swarmkeel.daemon.claiming import (
+    ClaimAction,
     ClaimInputs,
     ClaimSettings,
     ClaimState,
     ClaimStep,
+    Prefetch,
     apply_claim,
     count_moving,
     next_step,
@@ -258,7 +260,14 @@ def _decide_by_policy(
     told = None
     if with_claims:
         movable = None if inputs.dry_run else movable_at(view, inputs.guards)
-        told = Sidecar(own.peer_id, movable, min(own.load_seconds, MAX_LOAD_SECONDS), own.shapes)
+        told = Sidecar(
+            own.peer_id,
+            movable,
+            min(own.load_seconds, MAX_LOAD_SECONDS),
+            own.shapes,
+            fetch_seconds=min(own.fetch_seconds, MAX_LOAD_SECONDS),
+            arrives_at=None if step is None else _arrives_at(own, step, situation.now),
+        )
     return Outcome(decision, inputs, step, told, checked.doubts, named_others(wanted, situation))
 
 
@@ -340,3 +349,13 @@ def plan_move(decision: Decision, *, move_id: str, drain_seconds: float, now: fl
         step_since=now,
         staged=staged,
     )
+
+
+def _arrives_at(own: OwnServer, step: ClaimStep, now: float) -> float | None:
+    """Say when the own server will serve on the blocks that it claims, seconds since the epoch; None without a claim."""
+    claim = step.state.claim
+    if claim is None:
+        return None
+    if step.action is ClaimAction.GO:
+        return now + own.seconds_to(claim.target, has_weights=step.state.prefetch is Prefetch.DONE)
+    return claim.made_at + own.seconds_to(claim.target)

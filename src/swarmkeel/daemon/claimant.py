@@ -129,7 +129,7 @@ class Claimant:
     async def move_over(self, settings: ClaimSettings, *, lifetime_seconds: float, cooldown: float) -> None:
         """Withdraw the claim of a move that has ended, however it did."""
         if self._told is not None and self._told.movable_at is not None:
-            self._told = replace(self._told, movable_at=self._clock() + cooldown)
+            self._told = replace(self._told, movable_at=self._clock() + cooldown, arrives_at=None)
         await self._step_under_way(settings, lifetime_seconds, is_visible=False, is_over=True)
 
     async def _step_under_way(

@@ -175,13 +175,11 @@ class ClaimStep:
 def is_emergency(decision: Decision) -> bool:
     """Tell whether a decision closes a hole: a block that nobody serves fails every request."""
     before, after = decision.before, decision.after
-    return (
-        decision.target is not None
-        and before is not None
-        and after is not None
-        and after.uncovered_blocks < before.uncovered_blocks
-        and any(reason.name == "closes_holes" for reason in decision.reasons)
-    )
+    names = {reason.name for reason in decision.reasons}
+    if decision.target is None or before is None or after is None:
+        return False
+    closes = "closes_holes" in names and after.uncovered_blocks < before.uncovered_blocks
+    return closes or "closes_holes_sooner" in names
 
 
 def make_claim(decision: Decision, own: OwnServer, *, now: float, settings: ClaimSettings) -> Claim:

@@ -39,37 +39,44 @@ def own_server(
             network_rps=status.network_rps,
             present=status.num_blocks if span is None else len(span),
         )
+    load_seconds, fetch_seconds = learned_seconds(
+        moves, can_prefetch=PREFETCH in status.capabilities, assumed=assumed_load_seconds
+    )
     return OwnServer(
         peer_id=status.peer_id or "",
         span=span,
         num_blocks=status.num_blocks,
         throughput=status.throughput,
-        load_seconds=learned_load_seconds(
-            moves, can_prefetch=PREFETCH in status.capabilities, assumed=assumed_load_seconds
-        ),
+        load_seconds=load_seconds,
+        fetch_seconds=fetch_seconds,
         shapes=shapes,
         claim=claim,
     )
 
 
-def learned_load_seconds(moves: Sequence[Move], *, can_prefetch: bool, assumed: float) -> float:
-    """Give how long a move takes a server out of service, as its own moves have shown.
+def learned_seconds(moves: Sequence[Move], *, can_prefetch: bool, assumed: float) -> tuple[float, float]:
+    """Give how long a move takes, as this server's own moves have shown.
 
-    Moves with the weights fetched before and those without are as different as a disk and a network: a server that can
-    fetch them is judged by the former as soon as there are any.
+    Moves with the weights fetched before and those without are as different as a disk and a network. What the weights take
+    to fetch is the difference; a first placement, which finds nothing on disk, tells of the latter kind.
 
     Args:
         moves: Moves of this server, oldest first.
         can_prefetch: Whether its next move will have the weights fetched before.
-        assumed: The answer without any history, in seconds.
+        assumed: How long a move takes the server out of service, without any history.
 
     Returns:
-        Seconds: the median of the newest `MOVES_LEARNED_FROM` moves of the kind.
+        Seconds out of service, and seconds of fetching before; medians of the newest `MOVES_LEARNED_FROM` moves of each
+        kind. Where only one kind is known the first number stands for both.
     """
-    served = [move for move in moves if move.step is MoveStep.DONE and move.origin is not None]
-    outages = {
-        staged: [seconds for move in served if move.staged is staged and (seconds := move.outage_seconds) is not None]
-        for staged in (True, False)
-    }
-    of_its_kind = (outages[True] or outages[False]) if can_prefetch else outages[False]
-    return median(of_its_kind[-MOVES_LEARNED_FROM:]) if of_its_kind else assumed
+    done = [move for move in moves if move.step is MoveStep.DONE]
+    staged = _median_outage([move for move in done if move.staged and move.origin is not None])
+    cold = _median_outage([move for move in done if not move.staged])
+    if not can_prefetch or staged is None:
+        return (assumed if cold is None else cold), 0.0
+    return staged, max((cold or 0.0) - staged, 0.0)
+
+
+def _median_outage(moves: Sequence[Move]) -> float | None:
+    outages = [seconds for move in moves if (seconds := move.outage_seconds) is not None]
+    return median(outages[-MOVES_LEARNED_FROM:]) if outages else None

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import structlog
 
 from swarmkeel.balance.coordination import view_servers
-from swarmkeel.balance.plan import Plan, PlanServer, make_plan
+from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import Situation
 from swarmkeel.balance.staging import LikelySpan, likely_next_spans
 from swarmkeel.config import Config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 
 from swarmkeel.balance.coordination import choose_first_span, plan_with_others, view_servers
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
-from swarmkeel.balance.plan import Plan, PlanServer, make_plan
+from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import find_best_start
 from swarmkeel.balance.staging import LikelySpan, likely_next_spans
@@ -147,7 +149,9 @@ class CoordinatedDecider:
         move = plan.move_of(own.peer_id)
         if move is None:
             return None
-        name = "closes_holes" if plan.is_emergency else "raises_bottleneck"
+        name = "raises_bottleneck"
+        if plan.is_emergency:
+            name = "closes_holes_sooner" if plan.covered_in_seconds_before < math.inf else "closes_holes"
         placed = {server.peer_id: (server.final, server.throughput) for server in servers}
         placed.update({each.peer_id: (each.target, each.throughput) for each in plan.moves})
         return _decision(
@@ -189,7 +193,9 @@ class CoordinatedDecider:
 
         if not eyes.is_shared or not is_alike:
             return plan()
-        return spans.compute(("plan", told.number, eyes.period, self._move_cost), plan)
+        # How soon a hole will be closed depends on when one looks.
+        moment = int(eyes.now // 30) if spans.compute("hole", lambda: has_hole(spans, eyes.total_blocks)) else 0
+        return spans.compute(("plan", told.number, eyes.period, moment, self._move_cost), plan)
 
     def _first(self, eyes: Eyes, own: OwnServer) -> Decision:
         servers = view_servers(
@@ -197,6 +203,15 @@ class CoordinatedDecider:
         )
         target = choose_first_span(servers, own, total_blocks=eyes.total_blocks)
         return _first_placement(eyes, own, target)
+
+
+def has_hole(view: View[RemoteSpanInfo[str]], total_blocks: int) -> bool:
+    """Tell whether a block has no ONLINE server."""
+    covered = np.zeros(total_blocks, dtype=bool)
+    for span in view.entries.values():
+        if span.state is ServerState.ONLINE:
+            covered[span.start : span.end] = True
+    return not bool(covered.all())
 
 
 class PetalsDecider:

@@ -6,7 +6,7 @@ in the daemon, so that a sidecar that comes back resumes as the daemon does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Final
@@ -196,7 +196,20 @@ class SimulatedSidecar:
         told = None if self._told is None else self._told.movable_at
         if until is not None and told is not None and (abs(until - told) < 1.0 or max(until, told) <= self._now()):
             until = told  # the same moment, computed anew, or both have passed: nothing new
-        return Sidecar(own.peer_id, until, min(own.load_seconds, MAX_LOAD_SECONDS), own.shapes)
+        return Sidecar(
+            own.peer_id,
+            until,
+            min(own.load_seconds, MAX_LOAD_SECONDS),
+            own.shapes,
+            fetch_seconds=min(own.fetch_seconds, MAX_LOAD_SECONDS),
+            arrives_at=self._arrives_at(own),
+        )
+
+    def _arrives_at(self, own: OwnServer) -> float | None:
+        move, claim = self._move_under_way(), self._memory.claim.claim
+        if move is not None:
+            return move.started_at + own.seconds_to(move.target, has_weights=move.staged)
+        return None if claim is None else claim.made_at + own.seconds_to(claim.target)
 
     def _tell(self, record: Sidecar, claim: Claim | None = None) -> None:
         self._told = record
@@ -205,9 +218,7 @@ class SimulatedSidecar:
         lost = self._draw.random() < world.lost_claim_share
         late = self._draw.random() < world.late_claim_share
         if not lost:
-            told = (
-                record if claim is None else Sidecar(record.peer_id, record.movable_at, record.load_seconds, (), claim)
-            )
+            told = record if claim is None else replace(record, shapes=(), claim=claim)
             self._dht.tell(told, lifetime=world.expiration, extra_delay=world.late_seconds if late else 0.0)
 
     def _tell_again(self) -> None:

@@ -54,6 +54,9 @@ class Sidecar:
         shapes: The numbers of blocks that it can hold other than the present one, each with the requests a second that
             it would serve then; empty for a server of one length.
         claim: The move that it is about to make; None without one.
+        fetch_seconds: How long it takes before a move, while it still serves, to fetch the weights of a whole span.
+        arrives_at: When it expects its server, which moves or is about to, to serve on its new blocks, seconds since the
+            epoch; None if it does not move.
         version: Of the record, see `SIDECAR_VERSION`.
     """
 
@@ -62,4 +65,6 @@ class Sidecar:
     load_seconds: float
     shapes: tuple[tuple[int, float], ...] = ()
     claim: Claim | None = None
+    fetch_seconds: float = 0.0
+    arrives_at: float | None = None
     version: int = SIDECAR_VERSION

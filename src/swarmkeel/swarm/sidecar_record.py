@@ -49,7 +49,9 @@ class SidecarRejection(StrEnum):
     MOVABLE_AT = "movable_at"
     """The time is neither left out nor a finite number."""
     LOAD_SECONDS = "load_seconds"
-    """The load time is no number from 0 to a day."""
+    """The time to load or to fetch is no number from 0 to a day."""
+    ARRIVES_AT = "arrives_at"
+    """The time at which it will serve is no number."""
     SHAPES = "shapes"
     """The numbers of blocks are no short list of (blocks, requests a second)."""
     CLAIM = "claim"
@@ -86,6 +88,10 @@ class BoardReading:
 def sidecar_to_wire(sidecar: Sidecar) -> tuple[int, dict[str, object]]:
     """Give the value that is stored in the DHT; the peer id is its subkey."""
     fields: dict[str, object] = {"movable_at": sidecar.movable_at, "load_seconds": sidecar.load_seconds}
+    if sidecar.fetch_seconds:
+        fields["fetch_seconds"] = sidecar.fetch_seconds
+    if sidecar.arrives_at is not None:
+        fields["arrives_at"] = sidecar.arrives_at
     if sidecar.shapes:
         fields["shapes"] = [[length, throughput] for length, throughput in sidecar.shapes[:MAX_SHAPES]]
     if sidecar.claim is not None:
@@ -124,13 +130,15 @@ def sidecar_from_wire(peer_id: str, value: object) -> Sidecar | None:
         raise SidecarRejected(SidecarRejection.SHAPE)
     if version != SIDECAR_VERSION:
         raise SidecarRejected(SidecarRejection.VERSION)
-    movable_at, claim = fields.get("movable_at"), fields.get("claim")
+    movable_at, claim, arrives_at = fields.get("movable_at"), fields.get("claim"), fields.get("arrives_at")
     return Sidecar(
         peer_id=peer_id,
         movable_at=None if movable_at is None else _number(movable_at, _LATEST, SidecarRejection.MOVABLE_AT),
         load_seconds=_number(fields.get("load_seconds"), MAX_LOAD_SECONDS, SidecarRejection.LOAD_SECONDS),
+        fetch_seconds=_number(fields.get("fetch_seconds", 0.0), MAX_LOAD_SECONDS, SidecarRejection.LOAD_SECONDS),
         shapes=_shapes(fields.get("shapes", ())),
         claim=None if claim is None else _claim(claim),
+        arrives_at=None if arrives_at is None else _number(arrives_at, _LATEST, SidecarRejection.ARRIVES_AT),
         version=version,
     )
 
