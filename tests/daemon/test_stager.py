@@ -9,7 +9,8 @@ import pytest
 
 import swarmkeel.daemon.stager as stager_module
 from swarmkeel.balance.decision import Decision, Verdict
-from swarmkeel.balance.plan import Plan, PlanServer, make_plan
+from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
 from swarmkeel.control.client import ServerRefused
 from swarmkeel.control.protocol import PrefetchPhase, PrefetchRequest, PrefetchStatus, ServerPhase, ServerStatus
