@@ -1,7 +1,7 @@
 """The command line: `swarmkeel`, also `python -m swarmkeel`.
 
-Every failure ends in one line on standard error that says what is wrong and what to do. Commands import what is heavy
-(the DHT above all) when they run, so that help and checks stay quick.
+Every failure ends in one line on standard error that says what is wrong and what to do. Only the command that is asked
+for is imported, and it imports what is heavy (the DHT above all) when it runs, so that help and checks stay quick.
 """
 
 from __future__ import annotations
@@ -11,36 +11,20 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated, Final, NoReturn
 
 import typer
 
 from swarmkeel import __version__
-from swarmkeel.commands.check_config import check_config
-from swarmkeel.commands.demo import demo
-from swarmkeel.commands.explain import explain
-from swarmkeel.commands.history import history
-from swarmkeel.commands.run import run
-from swarmkeel.commands.simulate import simulate
-from swarmkeel.commands.snapshot import snapshot
-from swarmkeel.commands.supervise import supervise
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.printable import printable
 
 _FAILED: Final = 1
 _LONGEST_PART: Final = 1000
 
-app = typer.Typer(
-    name="swarmkeel", add_completion=False, pretty_exceptions_enable=False, context_settings={"max_content_width": 100}
-)
-app.command()(run)
-app.command()(demo)
-app.command("check-config")(check_config)
-app.command()(snapshot)
-app.command()(explain)
-app.command()(history)
-app.command()(simulate)
-app.command()(supervise)
+_COMMANDS: Final = ("run", "demo", "check-config", "snapshot", "explain", "history", "simulate", "supervise")
+"""As the help lists them; each is a module of `swarmkeel.commands` with a function of the same name."""
 
 
 @dataclass
@@ -54,7 +38,6 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
         raise typer.Exit
 
 
-@app.callback()
 def _global_options(
     context: typer.Context,
     *,
@@ -65,6 +48,22 @@ def _global_options(
 ) -> None:
     """Keep a swarm of GPU servers balanced: no block of the model left thin, no restart for nothing."""
     context.obj.debug = debug
+
+
+def _make_app(arguments: Sequence[str]) -> typer.Typer:
+    """Make the program of the one command that these arguments name, or of all where none stands out."""
+    app = typer.Typer(
+        name="swarmkeel",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"max_content_width": 100},
+    )
+    app.callback()(_global_options)
+    first = next((word for word in arguments if word != "--debug"), None)
+    for command in (first,) if first in _COMMANDS else _COMMANDS:
+        name = command.replace("-", "_")
+        app.command(command)(getattr(import_module(f"swarmkeel.commands.{name}"), name))
+    return app
 
 
 def main() -> NoReturn:
@@ -87,8 +86,9 @@ def run_command_line(arguments: Sequence[str]) -> int:
         SystemExit: If whoever reads our output went away, from typer and rich, which see to it that this is quiet.
     """
     options = _GlobalOptions()
+    words = list(arguments) or ["--help"]
     try:
-        code = app(list(arguments) or ["--help"], prog_name="swarmkeel", standalone_mode=False, obj=options)
+        code = _make_app(words)(words, prog_name="swarmkeel", standalone_mode=False, obj=options)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "swarmkeel"

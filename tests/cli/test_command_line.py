@@ -48,11 +48,11 @@ def test_the_script_and_the_module_are_the_same() -> None:
     assert by_script.stdout.startswith("swarmkeel 0.")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--help", "run"], ["--debug", "--help"]])
 def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(arguments) == 0
     shown = capsys.readouterr().out
-    for command in ("run", "check-config", "snapshot", "explain", "history"):
+    for command in ("run", "demo", "check-config", "snapshot", "explain", "history", "simulate", "supervise"):
         assert f" {command} " in shown
 
 
