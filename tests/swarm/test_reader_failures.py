@@ -36,8 +36,8 @@ def serve(nodes: Iterable[DhtNode | None]) -> None:
 
 
 @pytest.fixture
-async def peers() -> AsyncIterator[DhtPeers]:
-    async with DhtPeers(5) as peers:
+async def peers(request: pytest.FixtureRequest) -> AsyncIterator[DhtPeers]:
+    async with DhtPeers(getattr(request, "param", 3)) as peers:
         serve(peers.nodes)
         yield peers
 
@@ -61,6 +61,8 @@ def readings(snapshot: SwarmSnapshot) -> list[KeyReading]:
 
 
 WHOLE = [OK, OK, OK, ABSENT]
+with_five_peers = pytest.mark.parametrize("peers", [5], ids=["five peers"], indirect=True)
+"""For tests that tell most peers from some."""
 
 
 def node_of(reader: SwarmReader) -> DhtNode:
@@ -176,6 +178,7 @@ async def test_all_peers_hang_and_go_on(peers: DhtPeers, reader: SwarmReader) ->
     assert readings(await read(reader)) == WHOLE
 
 
+@with_five_peers
 @pytest.mark.parametrize(
     ("frozen", "last"),
     [pytest.param(2, ABSENT, id="the most still answer"), pytest.param(3, UNKNOWN, id="the most do not")],
@@ -193,12 +196,14 @@ async def test_what_most_holders_say_decides_whether_there_is_nothing(
         peers.thaw(*range(frozen))
 
 
+@with_five_peers
 async def test_peers_that_died_do_not_make_a_hole_unknown(peers: DhtPeers, reader: SwarmReader) -> None:
     await peers.kill(3, 4)
 
     assert readings(await read(reader)) == WHOLE
 
 
+@with_five_peers
 async def test_the_deadline_holds_whoever_hangs(peers: DhtPeers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dht_node, "RPC_TIMEOUT", 300.0)
     hasty = SwarmReader(peers.initial_peers, "m", BLOCKS, read_timeout=2.0)

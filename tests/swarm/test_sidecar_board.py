@@ -119,30 +119,30 @@ for _ in range(150):
     )
 
 
-@pytest.mark.parametrize(
-    ("subkey", "value", "reason"),
-    [
-        ("QmLiar", b"\xc1", "unreadable"),
-        ("QmLiar", b"", "unreadable"),
-        ("QmLiar", b"\x91" * 900 + b"\xc0", "unreadable"),
-        ("QmLiar", NESTED_TUPLES, "unreadable"),
-        ("QmLiar", DEEP, "too_large"),
-        ("QmLiar", encode_value("x" * MAX_RECORD_BYTES), "too_large"),
-        ("QmLiar", encode_value(7), "shape"),
-        ("QmLiar", encode_value((2, {})), "version"),
-        ("no base58!", encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
-        ("", encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
-        ("QmYours ", encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
-        (b"QmYours", encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
-        (7, encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
-    ],
+HOSTILE: tuple[tuple[Any, bytes, str], ...] = (
+    ("QmLiar", b"\xc1", "unreadable"),
+    ("QmLiar", b"", "unreadable"),
+    ("QmLiar", b"\x91" * 900 + b"\xc0", "unreadable"),
+    ("QmLiar", NESTED_TUPLES, "unreadable"),
+    ("QmLiar", DEEP, "too_large"),
+    ("QmLiar", encode_value("x" * MAX_RECORD_BYTES), "too_large"),
+    ("QmLiar", encode_value(7), "shape"),
+    ("QmLiar", encode_value((2, {})), "version"),
+    ("no base58!", encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
+    ("", encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
+    ("QmYours ", encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
+    (b"QmYours", encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
+    (7, encode_value(sidecar_to_wire(OTHERS)), "peer_id"),
 )
-async def test_a_hostile_record_costs_only_itself(
-    peers: DhtPeers, reader: SwarmReader, subkey: Any, value: bytes, reason: str
-) -> None:
-    plant(peers.nodes, KEY, "QmYours", encode_value(sidecar_to_wire(OTHERS)), time.time() + 500)
-    plant(peers.nodes, KEY, subkey, value, time.time() + 600)
-    assert await look(reader) == BoardReading({"QmYours": OTHERS}, {reason: 1}, readable=True)
+
+
+async def test_a_hostile_record_costs_only_itself(peers: DhtPeers, reader: SwarmReader) -> None:
+    for number, (subkey, value, reason) in enumerate(HOSTILE):
+        board = SidecarBoard(f"m{number}")
+        plant(peers.nodes, board.key, "QmYours", encode_value(sidecar_to_wire(OTHERS)), time.time() + 500)
+        plant(peers.nodes, board.key, subkey, value, time.time() + 600)
+        expected = BoardReading({"QmYours": OTHERS}, {reason: 1}, readable=True)
+        assert await look(reader, board) == expected, (subkey, value[:40])
 
 
 async def test_a_plain_value_in_the_place_of_the_board_makes_it_empty_and_unreadable(
