@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(_LONGEST_SECONDS))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_dead_sockets() -> Iterator[None]:
+    """Remove what killed servers leave: hivemind's sockets have their place in /tmp, wherever else files are to be."""
+    before = set(Path("/tmp").glob("hivemind-p2p*.sock"))
+    yield
+    for path in set(Path("/tmp").glob("hivemind-p2p*.sock")) - before:
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(path))
+            except ConnectionRefusedError:
+                with suppress(FileNotFoundError):
+                    path.unlink()
+            except OSError:
+                continue
 
 
 @pytest.fixture
