@@ -144,7 +144,8 @@ def test_all_sidecars_of_one_view_follow_one_plan(modules: list[RemoteModuleInfo
     swarm = snapshot(modules)
     decisions = {peer: decide(swarm, peer, move_cost=move_cost) for peer in swarm.spans(ServerState.JOINING)}
     movers = {peer for peer, decision in decisions.items() if decision.verdict is Verdict.MOVING}
-    assert len(movers) <= 3
+    closing = any(names(decision)[:1] == ["closes_holes"] for decision in decisions.values())
+    assert len(movers) <= 3 or closing
     assert len({decision.after for decision in decisions.values() if decision.after is not None}) <= 1
     for peer, decision in decisions.items():
         assert decision == decide(swarm, peer, move_cost=move_cost)

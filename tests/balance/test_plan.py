@@ -288,6 +288,16 @@ def test_nobody_leaves_blocks_to_a_server_that_only_claims_them() -> None:
     assert not plan(6, *swarm[:2], doubtful, *alone).moves
 
 
+def test_nobody_leaves_blocks_to_a_server_that_announces_too_much() -> None:
+    def beside(credit: float) -> Plan:
+        strong = server("d", 0, 3, 20.0, movable=False, credit=credit)
+        return plan(6, server("a", 0, 3), server("b", 0, 3), server("c", 3, 6, 6.0, movable=False), strong)
+
+    assert len(beside(1.0).moves) == 2
+    # If `d` serves only a fifth of that, both who stand beside it must not go.
+    assert len(beside(0.2).moves) == 1
+
+
 def test_what_only_a_claim_would_uncover_is_no_emergency() -> None:
     leaving = server(
         "a", 0, 3, serving=False, movable=False, movable_in_emergency=False, unless_claimed=(Span(3, 6), 5.0)

@@ -22,9 +22,10 @@ from swarmkeel.swarm.remote import RemoteSpanInfo
 from swarmkeel.swarm.sidecar import SIDECAR_VERSION, Claim, Sidecar
 from swarmkeel.swarm.span import Span
 
-_OUTLIER_FACTOR: Final = 4.0
+_OUTLIER_FACTOR: Final = 2.5
 """Throughput counts up to this many times the swarm's median. A server that honestly serves more is planned for as if it
-served this; what a liar announces beyond it would draw everybody else away from its blocks."""
+served this; what a liar announces beyond it would draw everybody else away from its blocks. And no plan is made that
+would do harm if it served but the median."""
 _UNKNOWN_ARRIVAL: Final = 300.0
 """Seconds that a server which loads, and of which nobody tells how long, is taken to need from now on."""
 _ARRIVAL_STEP: Final = 30.0
@@ -149,6 +150,7 @@ def view_servers(
                     unless_claimed=None
                     if span is None or present is None
                     else (present, min(span.throughput, ceiling)),
+                    credit=_credit(claim.throughput, ceiling),
                     arrives_in=_arrives_in(expected if sidecar.arrives_at is None else sidecar.arrives_at, now),
                 )
             )
@@ -198,6 +200,7 @@ def _unclaimed(
         serving=online,
         movable=steerable and not cooling,
         movable_in_emergency=steerable,
+        credit=_credit(span.throughput, ceiling),
         arrives_in=0.0 if online else _arrives_in(None if sidecar is None else sidecar.arrives_at, now),
         load_seconds=load_seconds,
         fetch_seconds=fetch_seconds,
@@ -213,6 +216,10 @@ def _arrives_in(arrives_at: float | None, now: float) -> float:
 
 def _throughput_ceiling(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:
     return _OUTLIER_FACTOR * _usual_throughput(spans) if len(spans) >= _OUTLIERS_FROM else math.inf
+
+
+def _credit(throughput: float, ceiling: float) -> float:
+    return 1.0 if throughput <= ceiling else 1.0 / _OUTLIER_FACTOR
 
 
 def _usual_throughput(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:

@@ -121,8 +121,9 @@ def make_plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: 
     one exception: a block has no server already, so that every request fails, and no such plan gives it one. Then servers
     may be moved from anywhere, if every block has a server in the end.
 
-    Nor does a plan lower the bottleneck if the claims of others come to nothing: claims are not signed, and nobody moves
-    for the worse on the word of a stranger.
+    Nor does a plan lower the bottleneck if the claims of others come to nothing and those who announce far more than the
+    others serve no more than these (`PlanServer.credit`): nothing is signed, and nobody moves for the worse on the word of
+    a stranger.
 
     Args:
         servers: The servers, each once, in the order of their peer ids; those with a span past the model are not for
@@ -154,10 +155,10 @@ class _Planning:
         mean = math.fsum(server.throughput * len(server.final) for server in servers) / total_blocks
         self._unit = mean if 0 < mean < math.inf else 1.0
         self._before = initial_state(servers, total_blocks, self._unit)
-        self._unclaimed = np.zeros(total_blocks)
+        self._doubted = np.zeros(total_blocks)
         for server in servers:
             stays, stays_rps = server.unless_claimed or (server.final, server.throughput)
-            self._unclaimed[stays.start : stays.end] += stays_rps / self._unit
+            self._doubted[stays.start : stays.end] += stays_rps / self._unit * server.credit
         self._move_cost = move_cost * min(max(self._before.bottleneck, _COST_FLOOR), 1.0)
         self._is_large = len(servers) > _NARROW_BEAM_ABOVE
         self._depth = min(max(3, math.ceil(0.03 * len(servers))), 10)
@@ -176,23 +177,23 @@ class _Planning:
         return min(states, key=self._rank, default=None)
 
     def _rank(self, state: State) -> tuple[float, ...]:
-        return (not self._holds_without_claims(state), state.cost - state.bottleneck, len(state.steps))
+        return (not self._stands_doubt(state), state.cost - state.bottleneck, len(state.steps))
 
     def improves(self, state: State) -> bool:
         """Tell whether a state is worth its moves."""
         gain = state.bottleneck - self._before.bottleneck - state.cost
-        return gain > NOTHING and self._holds_without_claims(state)
+        return gain > NOTHING and self._stands_doubt(state)
 
-    def _holds_without_claims(self, state: State) -> bool:
-        """Tell whether a state is no worse than the present one if no claim comes true."""
-        unclaimed = self._unclaimed.copy()
+    def _stands_doubt(self, state: State) -> bool:
+        """Tell whether a state is no worse than the present one if no claim comes true and nobody serves much more than others."""
+        doubted = self._doubted.copy()
         for step in state.steps:
             server = self._servers[step.mover]
-            unclaimed[server.final.start : server.final.end] -= server.throughput / self._unit
-            unclaimed[step.target.start : step.target.end] += step.throughput
-        if count_uncovered(unclaimed) > count_uncovered(self._unclaimed):
+            doubted[server.final.start : server.final.end] -= server.throughput / self._unit * server.credit
+            doubted[step.target.start : step.target.end] += step.throughput * server.credit
+        if count_uncovered(doubted) > count_uncovered(self._doubted):
             return False
-        return float(unclaimed.min()) >= float(self._unclaimed.min()) - NOTHING
+        return float(doubted.min()) >= float(self._doubted.min()) - NOTHING
 
     # Closing holes.
 
@@ -221,7 +222,7 @@ class _Planning:
         steps = tuple(Step(each.server, each.target, each.throughput / self._unit) for each in placements)
         coverage = self._coverage_after(steps)
         state = State(steps, coverage, self._before.serving, 0.0, 0.0, float(coverage.min()), count_uncovered(coverage))
-        return state if self._holds_without_claims(state) else None
+        return state if self._stands_doubt(state) else None
 
     def find_quicker_repair(self, seconds: float) -> State | None:
         """Give a state that closes in half the time what others are about to close; None if none is worth its moves.
@@ -247,7 +248,7 @@ class _Planning:
         best: tuple[tuple[float, ...], State] | None = None
         for state in find_states(self._servers, self._movers(in_emergency=True), start, unit=self._unit, rules=rules):
             rank = (
-                not self._holds_without_claims(state),
+                not self._stands_doubt(state),
                 state.uncovered,
                 -self._value(state.steps),
                 len(state.steps),

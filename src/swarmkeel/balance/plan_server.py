@@ -23,6 +23,7 @@ class PlanServer:
         shapes: Other numbers of blocks that it can hold, each with the requests a second that it would serve then.
         unless_claimed: Where a server with a claim is, and what it serves there, until its claim comes true; None without
             a claim.
+        credit: Share of what it serves, or says so, that is believed where a plan is held against lies.
         arrives_in: Seconds until it serves `final`, as far as is known; 0 for one that does.
     """
 
@@ -36,6 +37,7 @@ class PlanServer:
     fetch_seconds: float = 0.0
     shapes: tuple[tuple[int, float], ...] = ()
     unless_claimed: tuple[Span, float] | None = None
+    credit: float = 1.0
     arrives_in: float = 0.0
 
     def seconds_to(self, target: Span) -> float:
