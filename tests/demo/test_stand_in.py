@@ -70,20 +70,14 @@ def restart_to(span: Span, drain_seconds: float = 0.0) -> RestartRequest:
 
 async def test_it_serves_where_it_is_told_and_the_swarm_knows(peers: DhtPeers, reader: SwarmReader) -> None:
     async with (
-        stand_in(peers.initial_peers, gpu=Gpu(load_seconds=1.0), throughput=12.5, public_name="it") as server,
+        stand_in(peers.initial_peers, throughput=12.5, public_name="it") as server,
         ControlClient(server.settings.socket, request_timeout=5) as client,
     ):
-        status = await client.status()
-        assert (status.state, status.span, status.peer_id) == (ServerPhase.JOINING, FIRST, server.peer_id)
-        assert shows(ServerState.JOINING, FIRST)(await wait_for_span(reader, server, lambda span: span is not None))
         online = await wait_for_span(reader, server, shows(ServerState.ONLINE, FIRST))
         assert online is not None
         assert (online.throughput, online.server_info.public_name) == (12.5, "it")
 
         await client.restart(restart_to(SECOND))
-        loading = await wait_for_status(client, lambda status: bool(status.restart and status.restart.progress))
-        assert (loading.state, loading.span) == (ServerPhase.JOINING, SECOND)
-        await wait_for_span(reader, server, shows(ServerState.JOINING, SECOND))
         await wait_for_span(reader, server, shows(ServerState.ONLINE, SECOND))
         done = await client.status()
         assert done.restart == RestartStatus(f"to-{SECOND}", SECOND, RestartPhase.ONLINE)
@@ -110,7 +104,19 @@ async def test_a_load_that_fails_brings_the_former_blocks_back(peers: DhtPeers, 
         await wait_for_span(reader, server, shows(ServerState.ONLINE, FIRST))
 
 
-async def test_a_load_that_hangs_stays_joining_and_refuses_another_restart(peers: DhtPeers) -> None:
+async def test_while_it_loads_at_its_start_it_is_joining(peers: DhtPeers, reader: SwarmReader) -> None:
+    async with (
+        stand_in(peers.initial_peers, gpu=Gpu(load_seconds=0.2, hanging_blocks=frozenset({2}))) as server,
+        ControlClient(server.settings.socket, request_timeout=5) as client,
+    ):
+        status = await client.status()
+        assert (status.state, status.span, status.peer_id) == (ServerPhase.JOINING, FIRST, server.peer_id)
+        assert shows(ServerState.JOINING, FIRST)(await wait_for_span(reader, server, lambda span: span is not None))
+
+
+async def test_a_load_that_hangs_stays_joining_and_refuses_another_restart(
+    peers: DhtPeers, reader: SwarmReader
+) -> None:
     async with (
         stand_in(peers.initial_peers, gpu=Gpu(load_seconds=0.2, hanging_blocks=frozenset({4}))) as server,
         ControlClient(server.settings.socket, request_timeout=5) as client,
@@ -118,7 +124,8 @@ async def test_a_load_that_hangs_stays_joining_and_refuses_another_restart(peers
         await wait_for_status(client, lambda status: status.state is ServerPhase.ONLINE)
         await client.restart(restart_to(SECOND))
         hanging = await wait_for_status(client, lambda status: bool(status.restart and status.restart.progress == 0.5))
-        assert hanging.state is ServerPhase.JOINING
+        assert (hanging.state, hanging.span) == (ServerPhase.JOINING, SECOND)
+        await wait_for_span(reader, server, shows(ServerState.JOINING, SECOND))
         with pytest.raises(ServerRefused, match="409"):
             await client.restart(RestartRequest("other", FIRST, SECOND, "test"))
 
