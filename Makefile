@@ -56,11 +56,14 @@ $(PETALS_INSTALLED): constraints-petals.txt | $(INSTALLED)
 demo: $(INSTALLED) ## Start a whole swarm on this machine and watch it heal; ARGS=--keep leaves it running.
 	@$(RUN) swarmkeel demo $(ARGS)
 
+# More of them than processors: most of the time a test waits for processes that it started.
+WORKERS := -n 4 --dist loadgroup
+
 test: setup-tests ## Run every test.
-	@$(RUN) pytest -n 2 --dist loadgroup $(ARGS)
+	@$(RUN) pytest $(WORKERS) $(ARGS)
 
 test-thorough: setup-tests ## Run every test, property tests with twenty times as many examples; takes long.
-	@$(RUN) pytest -n 2 --dist loadgroup --hypothesis-profile=thorough --timeout=3600 $(ARGS)
+	@$(RUN) pytest $(WORKERS) --hypothesis-profile=thorough --timeout=3600 $(ARGS)
 
 test-petals: $(INSTALLED) $(PETALS_INSTALLED) ## Run the tests with real Petals servers and clients.
 	@$(RUN) pytest tests/petals $(ARGS)
