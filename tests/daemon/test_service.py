@@ -234,7 +234,7 @@ async def test_a_server_that_is_not_the_configured_one_is_left_alone(peers: DhtP
     with own.listening():
         async with sidecar(config) as daemon:
             for wrong in ({"dht_prefix": "other"}, {"total_blocks": 9}, {"peer_id": "QmX"}):
-                own.present = replace(right, **wrong)  # type: ignore[arg-type] # one field of it
+                own.present = replace(right, **wrong)
                 (field,) = wrong
                 await wait_until(partial(complains_of, daemon, field))
     assert own.requests == []
