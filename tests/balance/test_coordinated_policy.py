@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from swarmkeel.balance.decision import Decision, Verdict
 from swarmkeel.balance.policies import get_policy
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
 from swarmkeel.balance.reasons import SENTENCES
-from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteModuleInfo
 from swarmkeel.swarm.sidecar import Claim, Sidecar
-from swarmkeel.swarm.snapshot import SwarmSnapshot
+from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 from swarmkeel.swarm.span import Span
 from tests.balance.swarms import honest_modules, modules_from
 from tests.balance.test_petals_policy import NOW, names, snapshot
@@ -30,6 +34,7 @@ def decide(
     claim: Claim | None = None,
     idle: bool = False,
     move_cost: float = 0.04,
+    min_answered_ratio: float = 0.9,
 ) -> Decision:
     """Decide as the sidecar of this server would; without other word, every server has a sidecar."""
     spans = swarm.spans(ServerState.JOINING)
@@ -46,7 +51,7 @@ def decide(
     situation = Situation(
         snapshot=swarm,
         own=own,
-        settings=PolicySettings(move_cost=move_cost),
+        settings=PolicySettings(move_cost=move_cost, min_answered_ratio=min_answered_ratio),
         now=NOW,
         seed=0,
         sidecars=sidecars,
@@ -156,3 +161,63 @@ def test_all_sidecars_of_one_view_follow_one_plan(modules: list[RemoteModuleInfo
             assert decision.before is not None
             assert decision.after is not None
             assert decision.after.bottleneck_rps > decision.before.bottleneck_rps
+
+
+def _coverage(placed: Mapping[str, tuple[Span, float]], total_blocks: int) -> NDArray[np.float64]:
+    blocks = np.zeros(total_blocks)
+    for span, throughput in placed.values():
+        blocks[span.start : span.end] += throughput
+    return blocks
+
+
+@examples(0.6)
+@given(honest_modules(), st.data())
+def test_who_reads_but_a_part_of_the_swarm_never_makes_it_worse(
+    modules: list[RemoteModuleInfo[str]], data: st.DataObject
+) -> None:
+    whole = snapshot(modules)
+    lost = data.draw(st.sets(st.integers(0, whole.total_blocks - 1)))
+    blocks = tuple(
+        BlockReading(block.uid, KeyReading.UNKNOWN, {}) if index in lost else block
+        for index, block in enumerate(whole.blocks)
+    )
+    part = replace(whole, blocks=blocks)
+    placed = {
+        peer: (Span(span.start, span.end), span.throughput) for peer, span in whole.spans(ServerState.JOINING).items()
+    }
+    before = _coverage(placed, whole.total_blocks)
+    for peer in part.spans(ServerState.JOINING):
+        decision = decide(part, peer, min_answered_ratio=0.0)
+        if decision.verdict is Verdict.MOVING:
+            assert decision.target is not None
+            target = Span(decision.target.start - whole.first_block, decision.target.end - whole.first_block)
+            placed[peer] = (target, placed[peer][1])
+    after = _coverage(placed, whole.total_blocks)
+    assert np.count_nonzero(after <= 0) <= np.count_nonzero(before <= 0)
+    assert after.min() >= before.min() * (1 - 1e-6)
+
+
+@examples(0.3)
+@given(honest_modules(), st.randoms(use_true_random=False))
+def test_the_order_of_records_does_not_matter(modules: list[RemoteModuleInfo[str]], rng: random.Random) -> None:
+    swarm = snapshot(modules)
+
+    def shuffled(servers: Mapping[str, ServerInfo]) -> dict[str, ServerInfo]:
+        entries = list(servers.items())
+        rng.shuffle(entries)
+        return dict(entries)
+
+    mixed = replace(swarm, blocks=tuple(replace(block, servers=shuffled(block.servers)) for block in swarm.blocks))
+    for peer in swarm.spans(ServerState.JOINING):
+        assert decide(mixed, peer) == decide(swarm, peer)
+
+
+def test_what_nobody_could_read_may_be_better_than_it_looks() -> None:
+    # The last three blocks look weak, but could not be read: a strong server may be there, of three blocks as others.
+    modules = modules_from(9, (0, 3, 5.0), (0, 3, 5.0), (0, 3, 5.0), (3, 6, 9.0), (5, 8, 1.0), (6, 9, 2.0))
+    swarm = snapshot(modules)
+    blind = tuple(
+        replace(block, reading=KeyReading.UNKNOWN) if n >= 6 else block for n, block in enumerate(swarm.blocks)
+    )
+    assert decide(swarm).verdict is Verdict.MOVING
+    assert decide(replace(swarm, blocks=blind), min_answered_ratio=0.0).verdict is Verdict.BALANCED

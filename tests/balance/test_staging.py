@@ -45,10 +45,12 @@ def test_only_so_many_departures_are_thought_through() -> None:
     swarm = tuple(server(f"p{index:03}", index, index + 1) for index in range(100))
     plans = 0
 
-    def counting(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
+    def counting(
+        servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float, unread: frozenset[int] = frozenset()
+    ) -> Plan:
         nonlocal plans
         plans += 1
-        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost)
+        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread)
 
     assert likely_next_spans(swarm, "p000", total_blocks=100, move_cost=0.04, planner=counting) == ()
     assert plans == MAX_DEPARTURES

@@ -14,6 +14,7 @@ from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import Situation
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
+from swarmkeel.swarm.snapshot import KeyReading
 from swarmkeel.swarm.span import Span
 
 
@@ -71,6 +72,7 @@ def plan_in(situation: Situation) -> tuple[tuple[PlanServer, ...], Plan]:
         now=situation.now,
         move_cost=situation.settings.move_cost,
         first_block=snapshot.first_block,
+        unread=[index for index, block in enumerate(snapshot.blocks) if block.reading is KeyReading.UNKNOWN],
     )
 
 

@@ -6,7 +6,7 @@ Sidecars that read the same records and claims see the same servers here, and so
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -37,7 +37,14 @@ _OUTLIERS_FROM: Final = 4
 class Planner(Protocol):
     """What `make_plan` is; a simulator puts one with a memory in its place."""
 
-    def __call__(self, servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
+    def __call__(
+        self,
+        servers: tuple[PlanServer, ...],
+        *,
+        total_blocks: int,
+        move_cost: float,
+        unread: frozenset[int] = frozenset(),
+    ) -> Plan:
         """Make a plan, see `make_plan`."""
         ...
 
@@ -51,6 +58,7 @@ def plan_with_others(
     now: float,
     move_cost: float,
     first_block: int = 0,
+    unread: Collection[int] = (),
     planner: Planner = make_plan,
 ) -> tuple[tuple[PlanServer, ...], Plan]:
     """Make the plan that the own server's sidecar follows.
@@ -67,13 +75,15 @@ def plan_with_others(
         now: As above.
         first_block: As above.
         move_cost: See `make_plan`.
+        unread: Blocks whose keys could not be read, counted from the first block read.
         planner: Makes the plan.
 
     Returns:
         The servers that the plan was made of, and the plan.
     """
     servers = view_servers(spans, sidecars, own, total_blocks=total_blocks, now=now, first_block=first_block)
-    plan = planner(servers, total_blocks=total_blocks, move_cost=move_cost)
+    hiding = hiding_places(unread, spans)
+    plan = planner(servers, total_blocks=total_blocks, move_cost=move_cost, unread=hiding)
     if own.claim is None:
         return servers, plan
     move = plan.move_of(own.peer_id)
@@ -90,7 +100,26 @@ def plan_with_others(
     )
     if firm == servers:
         return servers, plan
-    return firm, planner(firm, total_blocks=total_blocks, move_cost=move_cost)
+    return firm, planner(firm, total_blocks=total_blocks, move_cost=move_cost, unread=hiding)
+
+
+def hiding_places(unread: Collection[int], spans: Mapping[str, RemoteSpanInfo[str]]) -> frozenset[int]:
+    """Give those unread blocks on which there may be servers that nobody has read of.
+
+    A server is read of by any of its blocks, so that these are rows as long as the shortest span.
+
+    Args:
+        unread: Blocks whose keys could not be read.
+        spans: The servers that were read of.
+    """
+    shortest = min((span.length for span in spans.values() if span.length > 0), default=1)
+    hiding: set[int] = set()
+    row: list[int] = []
+    for block in sorted(unread):
+        row = [*row, block] if row and row[-1] == block - 1 else [block]
+        if len(row) >= shortest:
+            hiding.update(row)
+    return frozenset(hiding)
 
 
 def view_servers(
@@ -151,6 +180,7 @@ def view_servers(
                     if span is None or present is None
                     else (present, min(span.throughput, ceiling)),
                     credit=_credit(claim.throughput, ceiling),
+                    announced=_announced(claim.throughput, ceiling),
                     arrives_in=_arrives_in(expected if sidecar.arrives_at is None else sidecar.arrives_at, now),
                 )
             )
@@ -201,6 +231,7 @@ def _unclaimed(
         movable=steerable and not cooling,
         movable_in_emergency=steerable,
         credit=_credit(span.throughput, ceiling),
+        announced=_announced(span.throughput, ceiling),
         arrives_in=0.0 if online else _arrives_in(None if sidecar is None else sidecar.arrives_at, now),
         load_seconds=load_seconds,
         fetch_seconds=fetch_seconds,
@@ -220,6 +251,10 @@ def _throughput_ceiling(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:
 
 def _credit(throughput: float, ceiling: float) -> float:
     return 1.0 if throughput <= ceiling else 1.0 / _OUTLIER_FACTOR
+
+
+def _announced(throughput: float, ceiling: float) -> float:
+    return throughput / ceiling if throughput > ceiling > 0 else 1.0
 
 
 def _usual_throughput(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:

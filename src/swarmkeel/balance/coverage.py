@@ -81,7 +81,8 @@ class SoftMinimum:
         root = np.asarray(mean)
         for _ in range(self._doublings):
             root = np.sqrt(root)
-        return 1.0 / root - _OFFSET
+        with np.errstate(divide="ignore"):  # where every block has a billion times the mean the terms are nothing
+            return 1.0 / root - _OFFSET
 
 
 def combine_windows(values: _Array, length: int, operation: Callable[[_Array, _Array], _Array]) -> _Array:

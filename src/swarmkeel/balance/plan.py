@@ -114,7 +114,9 @@ class Plan:
         return next((move for move in self.moves if move.peer_id == peer_id), None)
 
 
-def make_plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
+def make_plan(
+    servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float, unread: frozenset[int] = frozenset()
+) -> Plan:
     """Find the few moves that raise the bottleneck most, after their costs; none if none is worth it.
 
     No move of a plan leaves a block without a server that has one, not even while all of its movers load. Of this there is
@@ -131,8 +133,10 @@ def make_plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: 
         total_blocks: Number of blocks of the model, at least 1.
         move_cost: What a move must bring beyond its own outage, as a share of the present bottleneck; taken as if the
             bottleneck were at least a tenth of the mean coverage and at most all of it.
+        unread: Blocks on which there may be servers that nobody has read of. They may be better off than they look, so
+            that a plan has to lead to more than what the other blocks have now.
     """
-    planning = _Planning(servers, total_blocks, move_cost)
+    planning = _Planning(servers, total_blocks, move_cost, unread)
     seconds = planning.covered_in(())
     if seconds == math.inf:
         best = planning.find_repair()
@@ -148,17 +152,23 @@ def make_plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: 
 class _Planning:
     """The making of one plan; throughputs inside are in units of the mean coverage."""
 
-    def __init__(self, servers: tuple[PlanServer, ...], total_blocks: int, move_cost: float) -> None:
+    def __init__(
+        self, servers: tuple[PlanServer, ...], total_blocks: int, move_cost: float, unread: frozenset[int]
+    ) -> None:
         self._servers = servers
         self._total_blocks = total_blocks
         self._dial = move_cost
         mean = math.fsum(server.throughput * len(server.final) for server in servers) / total_blocks
         self._unit = mean if 0 < mean < math.inf else 1.0
         self._before = initial_state(servers, total_blocks, self._unit)
-        self._doubted = np.zeros(total_blocks)
+        self._doubted, self._announced = np.zeros(total_blocks), np.zeros(total_blocks)
         for server in servers:
             stays, stays_rps = server.unless_claimed or (server.final, server.throughput)
             self._doubted[stays.start : stays.end] += stays_rps / self._unit * server.credit
+            span, throughput = server.final, server.throughput / self._unit
+            self._announced[span.start : span.end] += throughput * server.announced
+        read = [block for block in range(total_blocks) if block not in unread]
+        self._at_most = float(self._before.coverage[read].min()) if read else math.inf
         self._move_cost = move_cost * min(max(self._before.bottleneck, _COST_FLOOR), 1.0)
         self._is_large = len(servers) > _NARROW_BEAM_ABOVE
         self._depth = min(max(3, math.ceil(0.03 * len(servers))), 10)
@@ -181,19 +191,24 @@ class _Planning:
 
     def improves(self, state: State) -> bool:
         """Tell whether a state is worth its moves."""
-        gain = state.bottleneck - self._before.bottleneck - state.cost
+        gain = state.bottleneck - self._at_most - state.cost
         return gain > NOTHING and self._stands_doubt(state)
 
     def _stands_doubt(self, state: State) -> bool:
-        """Tell whether a state is no worse than the present one if no claim comes true and nobody serves much more than others."""
-        doubted = self._doubted.copy()
+        """Tell whether a state is no worse than the present one, whoever may be lying.
+
+        Neither if no claim comes true and those who announce far more than others serve as little as these, nor if all is
+        as announced.
+        """
+        doubted, announced = self._doubted.copy(), self._announced.copy()
         for step in state.steps:
             server = self._servers[step.mover]
-            doubted[server.final.start : server.final.end] -= server.throughput / self._unit * server.credit
+            origin, throughput = server.final, server.throughput / self._unit
+            doubted[origin.start : origin.end] -= throughput * server.credit
             doubted[step.target.start : step.target.end] += step.throughput * server.credit
-        if count_uncovered(doubted) > count_uncovered(self._doubted):
-            return False
-        return float(doubted.min()) >= float(self._doubted.min()) - NOTHING
+            announced[origin.start : origin.end] -= throughput * server.announced
+            announced[step.target.start : step.target.end] += step.throughput * server.announced
+        return _is_no_worse(doubted, self._doubted) and _is_no_worse(announced, self._announced)
 
     # Closing holes.
 
@@ -327,3 +342,9 @@ class _Planning:
             gain_rps=(float(coverage.min()) - self._before.bottleneck) * self._unit,
             covered_in_seconds=self.covered_in(state.steps),
         )
+
+
+def _is_no_worse(after: _Array, before: _Array) -> bool:
+    if count_uncovered(after) > count_uncovered(before):
+        return False
+    return float(after.min()) >= float(before.min()) * (1 - NOTHING) - NOTHING

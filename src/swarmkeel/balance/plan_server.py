@@ -23,7 +23,8 @@ class PlanServer:
         shapes: Other numbers of blocks that it can hold, each with the requests a second that it would serve then.
         unless_claimed: Where a server with a claim is, and what it serves there, until its claim comes true; None without
             a claim.
-        credit: Share of what it serves, or says so, that is believed where a plan is held against lies.
+        credit: What it serves if it lies, as a share of `throughput`: a plan must do no harm then either.
+        announced: What it serves if all that it says is true, likewise: as much as `throughput` or more.
         arrives_in: Seconds until it serves `final`, as far as is known; 0 for one that does.
     """
 
@@ -38,6 +39,7 @@ class PlanServer:
     shapes: tuple[tuple[int, float], ...] = ()
     unless_claimed: tuple[Span, float] | None = None
     credit: float = 1.0
+    announced: float = 1.0
     arrives_in: float = 0.0
 
     def seconds_to(self, target: Span) -> float:

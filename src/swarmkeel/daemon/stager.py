@@ -181,10 +181,12 @@ class Stager:
 def _likely_spans(situation: Situation, stopped: threading.Event) -> tuple[LikelySpan, ...]:
     """Make the plans; takes seconds in a large swarm, and ends between two of them when nobody wants them any more."""
 
-    def plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
+    def plan(
+        servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float, unread: frozenset[int] = frozenset()
+    ) -> Plan:
         if stopped.is_set():
             raise _UnwantedError
-        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost)
+        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread)
 
     snapshot, own = situation.snapshot, situation.own
     first_block = snapshot.first_block

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from swarmkeel.balance.coordination import choose_first_span, plan_with_others, view_servers
+from swarmkeel.balance.coordination import choose_first_span, hiding_places, plan_with_others, view_servers
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.plan import Plan, make_plan
 from swarmkeel.balance.plan_server import PlanServer
@@ -41,8 +41,8 @@ _Servers = tuple[PlanServer, ...]
 
 
 @lru_cache(maxsize=4096)
-def _plan_once(servers: _Servers, *, total_blocks: int, move_cost: float) -> Plan:
-    return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost)
+def _plan_once(servers: _Servers, *, total_blocks: int, move_cost: float, unread: frozenset[int] = frozenset()) -> Plan:
+    return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +180,8 @@ class CoordinatedDecider:
             told.entries if is_alike else {peer: each for peer, each in told.entries.items() if peer != own.peer_id}
         )
 
+        unread = hiding_places(eyes.reading.lost, spans.entries)
+
         def plan() -> tuple[_Servers, Plan]:
             return plan_with_others(
                 spans.entries,
@@ -188,10 +190,11 @@ class CoordinatedDecider:
                 total_blocks=eyes.total_blocks,
                 now=eyes.now,
                 move_cost=self._move_cost,
+                unread=unread,
                 planner=_plan_once,
             )
 
-        if not eyes.is_shared or not is_alike:
+        if not eyes.is_shared or not is_alike or unread:
             return plan()
         # How soon a hole will be closed depends on when one looks.
         moment = int(eyes.now // 30) if spans.compute("hole", lambda: has_hole(spans, eyes.total_blocks)) else 0
