@@ -228,7 +228,7 @@ class _Planning:
         thorough = self._best_repair(self._before, anywhere)
         laid_out = self._laid_out()
         closing = [state for state in (thorough, laid_out) if state is not None and state.uncovered == 0]
-        return min(closing, key=lambda state: -self._value(state.steps), default=best or thorough)
+        return min(closing, key=lambda state: -self._value(state.steps), default=best)
 
     def _laid_out(self) -> State | None:
         placements = lay_out(self._servers, self._total_blocks)
