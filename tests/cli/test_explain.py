@@ -125,6 +125,7 @@ def test_the_shared_plan_is_told(file: Path, capsys: pytest.CaptureFixture[str])
     assert "policy:  coordinated, seed 0" in lines
     assert "sidecars: what they tell could not be read; each decides alone" in lines
     assert "plan: 1 moves, +10 RPS, cost 0 RPS" in lines
+    assert "every block would have a server in about 600 s" in lines
     assert any(line.split() == ["aaaaaaa", "(this", "one)", "0:4", "4:8", "10", "600", "s"] for line in lines)
     plan = explain_json(capsys, "--snapshot", str(file), "--peer", ALONE)["plan"]
     assert (plan["worth_it"], plan["moves"], plan["sidecars"]) == (False, [], 0)

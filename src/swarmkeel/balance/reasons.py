@@ -32,7 +32,8 @@ SENTENCES: Final[Mapping[str, str]] = {
     "not_worth_it": "the best {moves} moves would bring {gain_rps:.4g} RPS and cost {cost_rps:.4g} RPS",
     "not_movable": "this server may not be moved now",
     # wants to move
-    "closes_holes_sooner": "a block is without a server for about {seconds} s more, and {moves} moves make it {reached_seconds}",
+    "closes_holes_sooner": "a block is without a server for about {seconds:.0f} s more, and {moves} moves make that"
+    " {reached_seconds:.0f} s",
     "closes_holes": "{uncovered} blocks are without a server, and {moves} moves give each of them one",
     "raises_bottleneck": "{moves} moves raise the bottleneck from {bottleneck_rps:.4g} to {reached_rps:.4g} RPS and cost"
     " {cost_rps:.4g} RPS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -52,6 +53,7 @@ class SharedPlan:
             "moves": moves,
             "gain_rps": best.gain_rps if best else 0.0,
             "cost_rps": best.cost_rps if best else 0.0,
+            "covered_in_seconds": best.covered_in_seconds if best and math.isfinite(best.covered_in_seconds) else None,
             "sidecars": len(self.situation.sidecars),
             "claims": sum(sidecar.claim is not None for sidecar in self.situation.sidecars.values()),
             "implausible": dict(self.doubts),
@@ -78,6 +80,8 @@ def print_plan(shared: SharedPlan, decision: Decision, console: Console) -> None
         cost = plan.best.cost_rps if plan.best else 0.0
         what = "plan" if plan.moves else "best plan found, not worth it"
         console.print(Text(f"{what}: {len(moves)} moves, +{gain:.4g} RPS, cost {cost:.4g} RPS"))
+        if plan.is_emergency and plan.moves and plan.best:
+            console.print(Text(f"every block would have a server in about {plan.best.covered_in_seconds:.0f} s"))
         console.print(_moves_table(shared))
     if any(sidecar.claim for sidecar in told.values()):
         console.print(Text("claims of others:"))
