@@ -91,6 +91,15 @@ def test_only_newcomers_believe_claims_of_servers_that_nobody_sees() -> None:
     assert (seen["QmB"].final, seen["QmB"].throughput) == (Span(6, 9), 5.0)
 
 
+def test_a_mover_whose_process_starts_anew_is_on_its_way_and_another_that_is_offline_is_gone() -> None:
+    gone = spans_from((0, 3, 5.0), (3, 6, 5.0), state=ServerState.OFFLINE)
+    told = Sidecar("QmB", 0.0, 60.0, claim=replace(claim(6, 9), origin=Span(3, 6)))
+    here = spans_from((0, 3, 5.0))
+    assert set(view({**here, "QmB": gone["QmB"]})) == {"QmA"}
+    mover = view({**here, "QmB": gone["QmB"]}, told)["QmB"]
+    assert (mover.final, mover.serving, mover.unless_claimed) == (Span(6, 9), False, None)
+
+
 def test_a_claim_says_where_its_server_is_if_it_comes_to_nothing() -> None:
     one = view(spans_from((0, 3, 5.0), (0, 3, 4.0)), sidecar("QmB", claim(6, 9)))["QmB"]
     assert one.unless_claimed == (Span(0, 3), 4.0)

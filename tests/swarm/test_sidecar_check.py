@@ -81,6 +81,13 @@ def test_a_first_placement_counts_though_nobody_knows_the_server_or_only_its_las
     assert check(replace(first, claim=replace(CLAIM, origin=None, made_at=NOW - 301))).doubts == {"too_long": 1}
 
 
+def test_a_mover_that_says_offline_is_on_its_way_from_where_it_was() -> None:
+    offline = replace(span(), server_info=replace(span().server_info, state=ServerState.OFFLINE))
+    assert check(SIDECAR, offline).sidecars["a"].claim is not None
+    elsewhere = replace(offline, start=8, end=12)
+    assert check(SIDECAR, elsewhere).doubts == {"origin": 1}
+
+
 def test_of_many_unknown_servers_only_the_first_may_claim_a_place() -> None:
     many = {
         f"u{number:02}": Sidecar(f"u{number:02}", 0.0, 60.0, claim=replace(CLAIM, origin=None, made_at=NOW - number))

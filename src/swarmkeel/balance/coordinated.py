@@ -65,7 +65,7 @@ def plan_in(situation: Situation) -> tuple[tuple[PlanServer, ...], Plan]:
     """Make the plan that a decision about the own server follows, and give the servers that it was made of."""
     snapshot = situation.snapshot
     return plan_with_others(
-        snapshot.spans(ServerState.JOINING),
+        snapshot.spans(ServerState.OFFLINE),
         situation.sidecars,
         situation.own,
         total_blocks=snapshot.total_blocks,

@@ -135,11 +135,12 @@ def view_servers(
 
     A server with a claim is where the claim says, and no longer serves: it is about to leave. One that loads is where it
     loads. Of servers that the DHT does not show only another newcomer believes claims: whoever makes up servers must not
-    keep a hole open by claiming it again and again. If the own server has a claim, its sidecar is asking whether that still holds: it counts only claims that go
-    before its own, and its own server may be moved.
+    keep a hole open by claiming it again and again. If the own server has a claim, its sidecar is asking whether that still
+    holds: it counts only claims that go before its own, and its own server may be moved.
 
     Args:
-        spans: The JOINING and ONLINE servers, counted from the first block read.
+        spans: The servers, counted from the first block read. One that is OFFLINE counts only where it has said that it
+            moves: its process may be starting anew.
         sidecars: What their sidecars tell, with plausible claims alone; that of the own server may be among them.
         own: The server to decide about.
         total_blocks: Number of blocks read.
@@ -149,7 +150,7 @@ def view_servers(
     Returns:
         The servers in the order of their peer ids.
     """
-    ceiling = _throughput_ceiling(spans)
+    ceiling = _throughput_ceiling([span for span in spans.values() if span.state is not ServerState.OFFLINE])
     servers: list[PlanServer] = []
     believed = {*spans, *sidecars} if own.span is None else {*spans}
     for peer_id in sorted(believed):
@@ -159,6 +160,11 @@ def view_servers(
         is_own = peer_id == own.peer_id
         if is_own and own.span is None:
             continue  # what is known of a server without blocks is of its last life
+        if span is not None and span.state is ServerState.OFFLINE:
+            span = None
+            is_moving = sidecar is not None and sidecar.claim is not None and sidecar.claim.origin is not None
+            if not is_moving and own.span is not None:
+                continue
         present = None if span is None or not 0 <= span.start < span.end <= total_blocks else Span(span.start, span.end)
         claim = None if is_own else _open_claim(sidecar, present, own, now=now, first_block=first_block)
         if claim is not None:
@@ -171,7 +177,7 @@ def view_servers(
                 PlanServer(
                     peer_id,
                     target,
-                    min(claim.throughput, ceiling if span is not None else _usual_throughput(spans)),
+                    min(claim.throughput, ceiling if peer_id in spans else _usual_throughput(spans.values())),
                     serving=False,
                     movable=False,
                     movable_in_emergency=False,
@@ -245,7 +251,7 @@ def _arrives_in(arrives_at: float | None, now: float) -> float:
     return max(math.ceil(seconds / _ARRIVAL_STEP), 1) * _ARRIVAL_STEP
 
 
-def _throughput_ceiling(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:
+def _throughput_ceiling(spans: Collection[RemoteSpanInfo[str]]) -> float:
     return _OUTLIER_FACTOR * _usual_throughput(spans) if len(spans) >= _OUTLIERS_FROM else math.inf
 
 
@@ -257,8 +263,8 @@ def _announced(throughput: float, ceiling: float) -> float:
     return throughput / ceiling if throughput > ceiling > 0 else 1.0
 
 
-def _usual_throughput(spans: Mapping[str, RemoteSpanInfo[str]]) -> float:
-    announced = [span.throughput for span in spans.values() if span.throughput > 0]
+def _usual_throughput(spans: Collection[RemoteSpanInfo[str]]) -> float:
+    announced = [span.throughput for span in spans if span.throughput > 0]
     return float(np.median(announced)) if announced else math.inf
 
 

@@ -155,7 +155,13 @@ async def _look(config: Config, peer: str | None) -> View:
         moves = _moves_of(config.journal.path, status.peer_id)
         own = _own_server(config, status, moves)
     others = {told: sidecar for told, sidecar in board.sidecars.items() if told != own.peer_id}
-    checked = check_sidecars(others, spans, total_blocks=taken.total_blocks, now=now, first_block=taken.first_block)
+    checked = check_sidecars(
+        others,
+        taken.spans(ServerState.OFFLINE),
+        total_blocks=taken.total_blocks,
+        now=now,
+        first_block=taken.first_block,
+    )
     guards = None
     if status is not None:
         running = status.restart is not None and not status.restart.phase.is_final

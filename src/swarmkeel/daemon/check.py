@@ -230,7 +230,11 @@ def _decide_by_policy(
         # Of the own server this sidecar knows better, and what stands there may be a former process's.
         others = {peer: told for peer, told in reading.board.sidecars.items() if peer != own.peer_id}
     checked = check_sidecars(
-        others, spans, total_blocks=snapshot.total_blocks, now=now, first_block=snapshot.first_block
+        others,
+        snapshot.spans(ServerState.OFFLINE),
+        total_blocks=snapshot.total_blocks,
+        now=now,
+        first_block=snapshot.first_block,
     )
     sidecars = past.patience.apply(checked.sidecars, now=now)
     situation = Situation(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
 from swarmkeel.swarm.sidecar import SIDECAR_VERSION, Claim, Sidecar
 from swarmkeel.swarm.span import Span
@@ -79,7 +80,8 @@ def check_sidecars(
 
     Args:
         sidecars: What sidecars tell, by their servers' peer ids.
-        spans: The JOINING and ONLINE servers, counted from the first block read.
+        spans: The servers, counted from the first block read. One that is OFFLINE may be on its way to what it claims; of
+            one that claims its first blocks that record is of a former life.
         total_blocks: Number of blocks read.
         now: Seconds since the epoch.
         first_block: Index of the first block read: claims count from the model's first block.
@@ -94,6 +96,8 @@ def check_sidecars(
             doubts[ClaimDoubt.VERSION.value] += sidecar.claim is not None
             continue
         claim = sidecar.claim
+        if span is not None and span.state is ServerState.OFFLINE and (claim is None or claim.origin is None):
+            span = None
         if span is not None:
             sidecar = replace(sidecar, shapes=_possible_shapes(sidecar.shapes, span))  # noqa: PLW2901 - the same, less
         if claim is not None:
