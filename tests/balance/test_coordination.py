@@ -131,7 +131,7 @@ def test_claims_count_from_the_first_block_of_the_model() -> None:
 
 def test_what_a_liar_announces_counts_no_more_than_a_multiple_of_the_median() -> None:
     seen = view(spans_from((0, 3, 5.0), (0, 3, 5.0), (0, 3, 5.0), (0, 12, 1e300)))
-    assert (seen["QmD"].throughput, seen["QmD"].credit) == (12.5, 0.4)
+    assert (seen["QmD"].throughput, seen["QmD"].credit, seen["QmD"].announced) == (20.0, 0.25, 5e298)
     assert seen["QmA"].credit == 1.0
 
 

@@ -22,10 +22,11 @@ from swarmkeel.swarm.remote import RemoteSpanInfo
 from swarmkeel.swarm.sidecar import SIDECAR_VERSION, Claim, Sidecar
 from swarmkeel.swarm.span import Span
 
-_OUTLIER_FACTOR: Final = 2.5
+_MOST_COUNTED: Final = 4.0
 """Throughput counts up to this many times the swarm's median. A server that honestly serves more is planned for as if it
-served this; what a liar announces beyond it would draw everybody else away from its blocks. And no plan is made that
-would do harm if it served but the median."""
+served this; what a liar announces beyond it would draw everybody else away from its blocks."""
+_DOUBTED_ABOVE: Final = 2.5
+"""No plan is made that would do harm if a server that announces more than this many times the median served but that."""
 _UNKNOWN_ARRIVAL: Final = 300.0
 """Seconds that a server which loads, and of which nobody tells how long, is taken to need from now on."""
 _ARRIVAL_STEP: Final = 30.0
@@ -150,7 +151,7 @@ def view_servers(
     Returns:
         The servers in the order of their peer ids.
     """
-    ceiling = _throughput_ceiling([span for span in spans.values() if span.state is not ServerState.OFFLINE])
+    belief = _Belief([span for span in spans.values() if span.state is not ServerState.OFFLINE])
     servers: list[PlanServer] = []
     believed = {*spans, *sidecars} if own.span is None else {*spans}
     for peer_id in sorted(believed):
@@ -177,21 +178,21 @@ def view_servers(
                 PlanServer(
                     peer_id,
                     target,
-                    min(claim.throughput, ceiling if peer_id in spans else _usual_throughput(spans.values())),
+                    belief.counted(claim.throughput) if peer_id in spans else min(claim.throughput, belief.median),
                     serving=False,
                     movable=False,
                     movable_in_emergency=False,
                     load_seconds=sidecar.load_seconds,
                     unless_claimed=None
                     if span is None or present is None
-                    else (present, min(span.throughput, ceiling)),
-                    credit=_credit(claim.throughput, ceiling),
-                    announced=_announced(claim.throughput, ceiling),
+                    else (present, belief.counted(span.throughput)),
+                    credit=belief.credit(claim.throughput),
+                    announced=belief.announced(claim.throughput),
                     arrives_in=_arrives_in(expected if sidecar.arrives_at is None else sidecar.arrives_at, now),
                 )
             )
         elif span is not None and present is not None:
-            servers.append(_unclaimed(span, present, sidecar, own if is_own else None, now=now, ceiling=ceiling))
+            servers.append(_unclaimed(span, present, sidecar, own if is_own else None, now=now, belief=belief))
     return tuple(servers)
 
 
@@ -216,7 +217,7 @@ def _unclaimed(
     own: OwnServer | None,
     *,
     now: float,
-    ceiling: float,
+    belief: _Belief,
 ) -> PlanServer:
     online = span.state is ServerState.ONLINE
     steerable = online and (own is not None or sidecar is not None)
@@ -232,16 +233,16 @@ def _unclaimed(
     return PlanServer(
         span.peer_id,
         present,
-        min(span.throughput, ceiling),
+        belief.counted(span.throughput),
         serving=online,
         movable=steerable and not cooling,
         movable_in_emergency=steerable,
-        credit=_credit(span.throughput, ceiling),
-        announced=_announced(span.throughput, ceiling),
+        credit=belief.credit(span.throughput),
+        announced=belief.announced(span.throughput),
         arrives_in=0.0 if online else _arrives_in(None if sidecar is None else sidecar.arrives_at, now),
         load_seconds=load_seconds,
         fetch_seconds=fetch_seconds,
-        shapes=tuple((length, min(throughput, ceiling)) for length, throughput in shapes if length != len(present)),
+        shapes=tuple((length, belief.counted(throughput)) for length, throughput in shapes if length != len(present)),
     )
 
 
@@ -251,21 +252,33 @@ def _arrives_in(arrives_at: float | None, now: float) -> float:
     return max(math.ceil(seconds / _ARRIVAL_STEP), 1) * _ARRIVAL_STEP
 
 
-def _throughput_ceiling(spans: Collection[RemoteSpanInfo[str]]) -> float:
-    return _OUTLIER_FACTOR * _usual_throughput(spans) if len(spans) >= _OUTLIERS_FROM else math.inf
+class _Belief:
+    """How far what servers announce is believed: by how it compares with what the others announce.
 
+    Args:
+        spans: The servers.
 
-def _credit(throughput: float, ceiling: float) -> float:
-    return 1.0 if throughput <= ceiling else 1.0 / _OUTLIER_FACTOR
+    Attributes:
+        median: Requests a second; infinite without any.
+    """
 
+    def __init__(self, spans: Collection[RemoteSpanInfo[str]]) -> None:
+        announced = [span.throughput for span in spans if span.throughput > 0]
+        self.median = float(np.median(announced)) if announced else math.inf
+        self._usual = self.median if len(spans) >= _OUTLIERS_FROM else math.inf
 
-def _announced(throughput: float, ceiling: float) -> float:
-    return throughput / ceiling if throughput > ceiling > 0 else 1.0
+    def counted(self, throughput: float) -> float:
+        """Give what an announced throughput counts for in plans."""
+        return min(throughput, _MOST_COUNTED * self._usual)
 
+    def credit(self, throughput: float) -> float:
+        """Give `PlanServer.credit` of an announced throughput."""
+        return 1.0 if throughput <= _DOUBTED_ABOVE * self._usual else self._usual / self.counted(throughput)
 
-def _usual_throughput(spans: Collection[RemoteSpanInfo[str]]) -> float:
-    announced = [span.throughput for span in spans if span.throughput > 0]
-    return float(np.median(announced)) if announced else math.inf
+    def announced(self, throughput: float) -> float:
+        """Give `PlanServer.announced` of an announced throughput."""
+        counted = self.counted(throughput)
+        return throughput / counted if counted > 0 else 1.0
 
 
 def _shift(span: Span, blocks: int) -> Span | None:
