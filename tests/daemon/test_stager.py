@@ -205,11 +205,11 @@ async def test_what_happens_while_plans_are_made_ends_them(stage: Stage, monkeyp
     loop = asyncio.get_running_loop()
     plans, begun = 0, asyncio.Event()
 
-    def plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float) -> Plan:
+    def plan(servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float, unread: frozenset[int]) -> Plan:
         nonlocal plans
         plans += 1
         loop.call_soon_threadsafe(begun.set)
-        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost)
+        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread)
 
     monkeypatch.setattr(stager_module, "make_plan", plan)
     await stage.check()
