@@ -31,6 +31,7 @@ def test_the_server_side_imports_the_standard_library_alone() -> None:
         "swarmkeel.control.fields",
         "swarmkeel.control.handler",
         "swarmkeel.control.http1",
+        "swarmkeel.control.private_server",
         "swarmkeel.control.protocol",
         "swarmkeel.control.server",
         "swarmkeel.control.unix_socket",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from swarmkeel.control import handler
-from swarmkeel.control import server as server_module
+from swarmkeel.control import private_server as server_module
 from swarmkeel.control.protocol import (
     RestartRequest,
     ServerStatus,

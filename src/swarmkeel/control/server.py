@@ -5,43 +5,17 @@ Standard library only: it runs inside other people's GPU servers, beside their p
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import selectors
-import socket
-import threading
-import time
-import weakref
 from collections.abc import Collection
-from http import HTTPStatus
-from types import TracebackType
-from typing import Final, Self
 
-from swarmkeel.control.handler import Callbacks, Refused, RequestHandler, problem_response
-from swarmkeel.control.http1 import HttpConnection, HttpError
-from swarmkeel.control.protocol import MAX_BODY_BYTES
-from swarmkeel.control.unix_socket import (
-    PrivateListener,
-    SocketPathError,
-    check_socket_path,
-    own_and_root_uids,
-    peer_uid,
-)
+from swarmkeel.control.handler import Callbacks, Refused, RequestHandler
+from swarmkeel.control.private_server import MAX_CONNECTIONS, REQUEST_SECONDS, PrivateHttpServer
+from swarmkeel.control.unix_socket import SocketPathError
 
 __all__ = ["Callbacks", "ControlServer", "Refused", "SocketPathError"]
 
-MAX_CONNECTIONS: Final = 32
-REQUEST_SECONDS: Final = 10.0
 
-_CLOSE_SECONDS: Final = 5.0
-_ACCEPT_RETRY_SECONDS: Final = 1.0
-
-_log = logging.getLogger(__name__)
-_servers: weakref.WeakSet[ControlServer] = weakref.WeakSet()
-
-
-class ControlServer:
+class ControlServer(PrivateHttpServer):
     """Listens at a private Unix socket and lets a sidecar see and restart the embedding server.
 
     Used as a context manager, or by `start` and `close`. All work is done in daemon threads of its own.
@@ -66,176 +40,12 @@ class ControlServer:
         request_seconds: float = REQUEST_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        self.socket_path = check_socket_path(socket_path)
-        self._handler = RequestHandler(callbacks)
-        self._allowed_uids = own_and_root_uids() if allowed_uids is None else frozenset(allowed_uids)
-        self._request_seconds = request_seconds
-        self._max_connections = max_connections
-        self._lock = threading.Lock()
-        self._listener: PrivateListener | None = None
-        self._acceptor: threading.Thread | None = None
-        self._wake: socket.socket | None = None
-        self._closing = threading.Event()
-        self._connections: dict[socket.socket, threading.Thread] = {}
-        _servers.add(self)
-
-    def start(self) -> None:
-        """Bind the socket and serve it from a thread.
-
-        Raises:
-            SocketPathError: If the socket cannot be there: the text says why.
-            OSError: If the system refuses for another reason.
-            RuntimeError: If it has been started already.
-        """
-        with self._lock:
-            if self._listener is not None:
-                raise RuntimeError("the control server has been started already")
-            self._listener = PrivateListener.open(self.socket_path)
-            self._closing.clear()
-            sleeper, self._wake = socket.socketpair()
-            self._acceptor = threading.Thread(
-                target=self._accept_connections,
-                args=(self._listener.socket, sleeper),
-                name="swarmkeel-control",
-                daemon=True,
-            )
-            self._acceptor.start()
-        _log.info("control socket open at %s", self.socket_path)
-
-    def close(self) -> None:
-        """Stop serving, wait for the requests under way, and remove the socket. More than once does no harm."""
-        with self._lock:
-            listener, acceptor, wake = self._listener, self._acceptor, self._wake
-            self._listener = self._acceptor = self._wake = None
-        if listener is None or acceptor is None or wake is None:
-            return
-        self._closing.set()
-        wake.close()  # the other end becomes readable
-        acceptor.join()
-        listener.close()
-        self._end_connections()
-        _log.info("control socket closed at %s", self.socket_path)
-
-    def abandon(self) -> None:
-        """Let go of the socket in a forked child, without removing what belongs to the parent.
-
-        Called by itself after a fork. A child that kept the socket open would, after the parent's death, make clients
-        connect to nobody.
-        """
-        held = [*self._connections, self._wake, self._listener and self._listener.socket]
-        for end in held:
-            if end is not None:
-                end.close()
-        self._listener = self._acceptor = self._wake = None
-        self._connections = {}
-        self._lock = threading.Lock()  # a thread that the child does not have may have held it
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _end_connections(self) -> None:
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        # First only their reading: who waits for a request is woken, and who answers one may do so.
-        for how in (socket.SHUT_RD, socket.SHUT_RDWR):
-            others = self._other_connections()
-            for connection in others:
-                with contextlib.suppress(OSError):  # it may end by itself at any time
-                    connection.shutdown(how)
-            for thread in others.values():
-                thread.join(max(0.0, deadline - time.monotonic()))
-            deadline += 1.0
-        if self._other_connections():
-            _log.warning("a callback did not return within %g s of the control server's end", _CLOSE_SECONDS)
-
-    def _other_connections(self) -> dict[socket.socket, threading.Thread]:
-        """Give the connections but that of this thread: a callback may close the server that called it."""
-        with self._lock:
-            return {c: thread for c, thread in self._connections.items() if thread is not threading.current_thread()}
-
-    def _accept_connections(self, listener: socket.socket, sleeper: socket.socket) -> None:
-        with sleeper, selectors.DefaultSelector() as selector:
-            listener.settimeout(0)
-            selector.register(listener, selectors.EVENT_READ)
-            selector.register(sleeper, selectors.EVENT_READ)
-            while True:
-                ready = {key.fileobj for key, _events in selector.select()}
-                if sleeper in ready:
-                    return
-                try:
-                    connection, _address = listener.accept()
-                except BlockingIOError:
-                    continue
-                except OSError as error:  # above all no file descriptors left, which may pass
-                    _log.warning("a control connection could not be taken: %s", error)
-                    self._closing.wait(_ACCEPT_RETRY_SECONDS)
-                    continue
-                self._admit(connection)
-
-    def _admit(self, connection: socket.socket) -> None:
-        thread = threading.Thread(
-            target=self._serve, args=(connection,), name="swarmkeel-control-connection", daemon=True
+        handler = RequestHandler(callbacks)
+        super().__init__(
+            socket_path,
+            lambda request, _uid: handler.handle(request),
+            name="control",
+            allowed_uids=allowed_uids,
+            request_seconds=request_seconds,
+            max_connections=max_connections,
         )
-        with self._lock:
-            full = len(self._connections) >= self._max_connections
-            if not full:
-                self._connections[connection] = thread
-        if full:
-            _log.warning("more than %d control connections: one turned away", self._max_connections)
-            response = problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", {"Retry-After": "1"})
-            with connection, contextlib.suppress(OSError):
-                connection.send(response.render(keep_alive=False), socket.MSG_DONTWAIT)
-            return
-        try:
-            thread.start()
-        except RuntimeError as error:  # the system has no more threads
-            _log.warning("a control connection could not be served: %s", error)
-            self._drop(connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            self._converse(connection)
-        except OSError as error:
-            _log.debug("a control connection broke: %s", error)
-        finally:
-            self._drop(connection)
-
-    def _drop(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._connections.pop(connection, None)
-        connection.close()
-
-    def _converse(self, connection: socket.socket) -> None:
-        http = HttpConnection(connection, request_seconds=self._request_seconds, max_body_bytes=MAX_BODY_BYTES)
-        uid = peer_uid(connection)
-        if uid not in self._allowed_uids:
-            _log.warning("user %d may not use the control socket %s", uid, self.socket_path)
-            _turn_away(http, HTTPStatus.FORBIDDEN, f"user {uid} may not use this socket")
-            return
-        try:
-            while request := http.read_request():
-                response = self._handler.handle(request)
-                keep_alive = request.head.keep_alive and not self._closing.is_set()
-                http.send(response.render(keep_alive=keep_alive, with_body=request.head.method != "HEAD"))
-                if not keep_alive:
-                    return
-        except HttpError as error:
-            _turn_away(http, error.status, error.detail)
-
-
-def _turn_away(http: HttpConnection, status: HTTPStatus, detail: str) -> None:
-    http.send(problem_response(status, detail).render(keep_alive=False))
-    http.linger()
-
-
-def _abandon_in_child() -> None:
-    for server in list(_servers):
-        server.abandon()
-
-
-os.register_at_fork(after_in_child=_abandon_in_child)
