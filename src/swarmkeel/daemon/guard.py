@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
@@ -76,6 +78,60 @@ def apply_guards(decision: Decision, view: GuardView, settings: GuardSettings, *
     return decision
 
 
+class GuardKind(StrEnum):
+    """Which moves a guard is asked about."""
+
+    ALWAYS = "always"
+    WHILE_SERVING = "while_serving"
+    """All but a first placement."""
+    UNLESS_URGENT = "unless_urgent"
+    """All but a first placement and moves that close a hole."""
+
+
+@dataclass(frozen=True)
+class GuardReading:
+    """What one guard says now.
+
+    Attributes:
+        name: The name of the reason that it gives.
+        kind: Which moves it is asked about.
+        reason: Why it holds; None while it does not.
+        releases_at: When it lets go, seconds since the epoch; None where it does not hold or nobody knows.
+    """
+
+    name: str
+    kind: GuardKind
+    reason: Reason | None
+    releases_at: float | None
+
+
+def look_at_guards(view: GuardView, settings: GuardSettings) -> tuple[GuardReading, ...]:
+    """Give what each guard says of a move that would begin now, whether one is wanted or not."""
+    kinds = {GuardKind.ALWAYS: ALWAYS, GuardKind.WHILE_SERVING: WHILE_SERVING, GuardKind.UNLESS_URGENT: UNLESS_URGENT}
+    readings = []
+    for kind, guards in kinds.items():
+        for guard in guards:
+            reason = guard(view, settings)
+            releases_at = None if reason is None else _release(reason, view, settings)
+            readings.append(GuardReading(_NAMES[guard], kind, reason, releases_at))
+    return tuple(readings)
+
+
+def _release(reason: Reason, view: GuardView, settings: GuardSettings) -> float | None:
+    """Say when a guard that holds for this reason lets go; None where that is not a matter of time."""
+    values = reason.values
+    match reason.name:
+        case "cooldown" | "minimum_uptime":
+            return view.now + float(values["limit_seconds"] or 0.0) - float(values["since_seconds"] or 0.0)
+        case "breaker":
+            return view.now + float(values["remaining_seconds"] or 0.0)
+        case "moves_per_day" if settings.moves_per_day > 0:
+            counted = sorted(move.started_at for move in _moves_of_the_day(view))
+            return counted[-settings.moves_per_day] + SECONDS_PER_DAY
+        case _:
+            return None
+
+
 def movable_at(view: GuardView, settings: GuardSettings) -> float | None:
     """Say from when on the guards would let this server be moved, for others to plan with.
 
@@ -116,6 +172,26 @@ def breaker_release(moves: Sequence[Move], settings: GuardSettings) -> tuple[int
     return failures, last + hold
 
 
+@dataclass(frozen=True)
+class Breaker:
+    """What failed moves hold back.
+
+    Attributes:
+        failures: Moves that failed since the last that did not.
+        open_until: Until when no move is made, seconds since the epoch; None while nothing is held back.
+    """
+
+    failures: int = 0
+    open_until: float | None = None
+
+
+def view_breaker(moves: Sequence[Move], settings: GuardSettings, now: float) -> Breaker:
+    """Say what the failures among some moves, oldest first, hold back now."""
+    failures, release = breaker_release(moves, settings)
+    is_open = failures > 0 and 0 < release - now <= settings.breaker_max
+    return Breaker(failures, release if is_open else None)
+
+
 def _since(then: float, now: float) -> float:
     # Times ahead of the clock (it was set back) count by their distance: they may hold for a while, not for ever.
     return abs(now - then)
@@ -132,11 +208,11 @@ def _restart_running(view: GuardView, _: GuardSettings) -> Reason | None:
 
 
 def _breaker(view: GuardView, settings: GuardSettings) -> Reason | None:
-    failures, release = breaker_release(view.moves, settings)
-    remaining = release - view.now
-    if not failures or remaining <= 0 or remaining > settings.breaker_max:
+    breaker = view_breaker(view.moves, settings, view.now)
+    if breaker.open_until is None:
         return None
-    return Reason(name="breaker", values={"failures": failures, "remaining_seconds": remaining})
+    values = {"failures": breaker.failures, "remaining_seconds": breaker.open_until - view.now}
+    return Reason(name="breaker", values=values)
 
 
 def _cooldown(view: GuardView, settings: GuardSettings) -> Reason | None:
@@ -156,8 +232,12 @@ def _minimum_uptime(view: GuardView, settings: GuardSettings) -> Reason | None:
     return Reason(name="minimum_uptime", values={"since_seconds": since, "limit_seconds": settings.minimum_uptime})
 
 
+def _moves_of_the_day(view: GuardView) -> list[Move]:
+    return [m for m in view.moves if m.was_requested and _since(m.started_at, view.now) < SECONDS_PER_DAY]
+
+
 def _moves_per_day(view: GuardView, settings: GuardSettings) -> Reason | None:
-    moves = sum(move.was_requested and _since(move.started_at, view.now) < SECONDS_PER_DAY for move in view.moves)
+    moves = len(_moves_of_the_day(view))
     if moves < settings.moves_per_day:
         return None
     return Reason(name="moves_per_day", values={"moves": moves, "limit": settings.moves_per_day})
@@ -181,3 +261,13 @@ Guard = Callable[[GuardView, GuardSettings], Reason | None]
 ALWAYS: Final[tuple[Guard, ...]] = (_pinned, _restart_running, _breaker)
 WHILE_SERVING: Final[tuple[Guard, ...]] = (_moves_per_day,)
 UNLESS_URGENT: Final[tuple[Guard, ...]] = (_cooldown, _minimum_uptime, _too_many_moving, _confirmation)
+_NAMES: Final[Mapping[Guard, str]] = {
+    _pinned: "pinned",
+    _restart_running: "restart_running",
+    _breaker: "breaker",
+    _moves_per_day: "moves_per_day",
+    _cooldown: "cooldown",
+    _minimum_uptime: "minimum_uptime",
+    _too_many_moving: "too_many_moving",
+    _confirmation: "confirmation",
+}

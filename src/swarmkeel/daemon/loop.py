@@ -22,12 +22,14 @@ from swarmkeel.daemon.check import (
     Reading,
     claim_settings,
     decide_check,
+    guard_settings,
     move_limits,
     plan_move,
     uses_claims,
     view_claims,
 )
 from swarmkeel.daemon.claimant import Claimant
+from swarmkeel.daemon.guard import view_breaker
 from swarmkeel.daemon.journal import CheckRecord, Journal, JournalError
 from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.move import Move, MoveStep, resume
@@ -152,6 +154,7 @@ class BalanceLoop:
     async def check(self, tasks: asyncio.TaskGroup) -> None:
         """Make one check; whatever it runs into ends in a verdict."""
         check_id = uuid.uuid4().hex[:12]
+        self._state.check_period_seconds = self.config.balance.check_period
         with structlog.contextvars.bound_contextvars(check_id=check_id), self._metrics.check_duration.time():
             try:
                 outcome = await self._decide(check_id)
@@ -169,11 +172,15 @@ class BalanceLoop:
         reading = await self._read()
         now = self._clock()
         past = await self._past(now)
+        self._state.breaker = view_breaker(past.moves, guard_settings(self.config), now)
         numbers = self._state.swarm.numbers if reading.snapshot and self._state.swarm else None
         seed = self._random.getrandbits(32)
         # A check of a large swarm takes a while: it must not hold up the metrics.
         outcome = await asyncio.to_thread(decide_check, self.config, reading, past, now=now, seed=seed, numbers=numbers)
         await asyncio.to_thread(self._journal.save_check, CheckRecord(check_id, now, outcome.decision, outcome.inputs))
+        if outcome.inputs is not None:
+            self._state.sidecars = outcome.inputs.situation.sidecars
+            self._state.guards = (outcome.inputs.view, outcome.inputs.guards)
         await self._follow_claim(reading, past, outcome)
         await self._stager.follow(reading, outcome, staging_settings(self.config))
         await self._prune(now)

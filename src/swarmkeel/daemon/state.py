@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from swarmkeel.balance.bound import measure
 from swarmkeel.balance.decision import Decision, SwarmNumbers
 from swarmkeel.balance.throughput import compute_throughputs
 from swarmkeel.control.protocol import ServerStatus
+from swarmkeel.daemon.guard import Breaker, GuardSettings, GuardView
 from swarmkeel.daemon.move import Move
 from swarmkeel.swarm.record import ServerState
-from swarmkeel.swarm.sidecar import Claim
+from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
 
 
@@ -98,13 +99,17 @@ class DaemonState:
         span_since: Since when it serves its present span, as far as this process has seen.
         decision: What the newest check ended in.
         move: The move under way, else the last one.
+        breaker: What failed moves hold back, as of the newest check.
         last_check_at: When the newest check ended.
+        check_period_seconds: Time between two checks by the configuration in force; None until the first.
         last_turn_at: When the loop last turned, be it with an error.
         config_is_current: Whether the newest reload succeeded.
         dht_peers: Peers in the DHT's routing table.
         claims: What was seen of the other sidecars; None while the policy does not look at them.
         own_claim: The own claim; None without one.
         staged_blocks: Blocks that the server has on disk for what may come; None while nothing is staged.
+        sidecars: What other sidecars tell that counts, by their servers' peer ids, as of the newest check that looked.
+        guards: What the guards looked at in that check, and their limits; None until the first.
     """
 
     started_at: float
@@ -116,10 +121,14 @@ class DaemonState:
     span_since: float | None = None
     decision: Decision | None = None
     move: Move | None = None
+    breaker: Breaker = Breaker()  # noqa: RUF009 - frozen
     last_check_at: float | None = None
+    check_period_seconds: float | None = None
     last_turn_at: float = 0.0
     config_is_current: bool = True
     dht_peers: int = 0
     claims: ClaimsView | None = None
     own_claim: Claim | None = None
     staged_blocks: int | None = None
+    sidecars: Mapping[str, Sidecar] = field(default_factory=dict)
+    guards: tuple[GuardView, GuardSettings] | None = None

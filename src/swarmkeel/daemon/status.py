@@ -1,0 +1,609 @@
+"""All that the daemon tells of itself and the swarm, as values: for `/api/v1/`, the status page and the admin socket. Pure.
+
+Every text that comes from the DHT or from the server is made `printable` here; it stays hostile in all other respects.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
+from swarmkeel.config import Config
+from swarmkeel.control.protocol import ServerStatus
+from swarmkeel.daemon.guard import GuardKind, look_at_guards
+from swarmkeel.daemon.move import Move, MoveStep
+from swarmkeel.daemon.state import DaemonState, SwarmView
+from swarmkeel.printable import printable
+from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.remote import RemoteSpanInfo
+from swarmkeel.swarm.sidecar import Claim, Sidecar
+from swarmkeel.swarm.snapshot import KeyReading
+from swarmkeel.swarm.span import Span
+
+_TEXT_LIMIT: Final = 300
+_MOST: Final = sys.float_info.max
+
+
+def _finite(value: object) -> object:
+    """Sums of hostile records may be infinite, which JSON cannot say."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return 0.0 if math.isnan(value) else math.copysign(_MOST, value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_finite)]
+
+
+class _Value(BaseModel):
+    """Times are seconds since the epoch, durations seconds, throughputs requests a second."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Numbers(_Value):
+    """How well the swarm is balanced."""
+
+    bottleneck_rps: Number
+    """Throughput of the weakest block."""
+    bound_rps: Number
+    """What no placement of these servers can exceed."""
+    balance_ratio: Number
+    """Bottleneck over bound, 0 to 1."""
+    uncovered_blocks: int
+    """Blocks without a server."""
+
+
+class Readiness(_Value):
+    """Whether the daemon does its work."""
+
+    ready: bool
+    """Whether there ever was a good snapshot."""
+    snapshot_is_good: bool
+    """Whether the newest attempt to read the swarm gave one."""
+    server_answers: bool
+    """Whether the server's control socket answers."""
+    config_is_current: bool
+    """Whether the newest reload of the configuration succeeded."""
+    dht_peers: int
+    """Peers in the routing table of the DHT node."""
+    last_check_at: float | None
+    """When the newest check of the balance ended."""
+    last_turn_at: float
+    """When the loop last turned, be it with an error."""
+    check_period: float
+    """Time between two checks, on average."""
+
+
+class SnapshotInfo(_Value):
+    """What the newest reading of the DHT gave."""
+
+    read_at: float
+    age_seconds: float
+    duration_seconds: float | None
+    """How long the reading took."""
+    keys_asked: int
+    keys_answered: int
+    records_accepted: int
+    rejected: dict[str, int]
+    """Records that were not accepted, by reason."""
+
+
+class OwnServer(_Value):
+    """The server beside this sidecar, as its control socket tells."""
+
+    peer_id: str | None
+    implementation: str
+    state: str
+    span: Span | None
+    """The blocks that it serves; null before its first placement."""
+    span_since: float | None
+    """Since when, as far as this sidecar has seen."""
+    throughput_rps: Number
+    num_blocks: int
+    """How many blocks it can hold."""
+    pinned: bool
+    """Its operator does not want it moved."""
+    sessions: int | None
+    """Open inference sessions; null where it cannot tell."""
+    capabilities: tuple[str, ...]
+    restart: str | None
+    """The last restart that it was asked for, in words."""
+    restart_error: str | None
+    staged_blocks: int | None
+    """Blocks on its disk for what may come; null while nothing is staged."""
+
+
+class ReasonInfo(_Value):
+    """One reason of a verdict."""
+
+    name: str
+    """Stable."""
+    sentence: str
+    values: dict[str, str | int | Number | bool | None]
+
+
+class VerdictInfo(_Value):
+    """What the newest check ended in."""
+
+    verdict: Verdict
+    sentence: str
+    """The verdict and its reasons, with their numbers."""
+    reasons: tuple[ReasonInfo, ...]
+    """The weightiest first."""
+    policy: str
+    own_span: Span | None
+    target: Span | None
+    """The blocks that the server should serve; null where it should stay."""
+    before: Numbers | None
+    after: Numbers | None
+    """With the server on its target, and all others where the same plan puts them."""
+    snapshot_digest: str
+
+
+class CheckInfo(VerdictInfo):
+    """One check of the journal."""
+
+    check_id: str
+    at: float
+
+
+class GuardInfo(_Value):
+    """One guard that stands before a move."""
+
+    name: str
+    """The name of the reason that it gives."""
+    kind: GuardKind
+    """Which moves it is asked about."""
+    holds: bool
+    """Whether it would hold a move now."""
+    sentence: str | None
+    """Why; null while it does not hold."""
+    releases_at: float | None
+    """When it lets go; null while it does not hold, and where that depends on others than the clock."""
+
+
+class PauseInfo(_Value):
+    """A pause by the operator."""
+
+    since: float
+    until: float | None
+    """When it ends by itself; null if never."""
+    reason: str
+
+
+class ClaimInfo(_Value):
+    """A move that a sidecar is about to make, or is making."""
+
+    peer_id: str
+    public_name: str | None
+    origin: Span | None
+    """The blocks that the server leaves; null for its first placement."""
+    target: Span
+    made_at: float
+    """Of two claims the older goes first."""
+    expires_at: float
+    throughput_rps: Number
+    gain_rps: Number
+    """By how much the whole plan should raise the bottleneck."""
+
+
+class ClaimsInfo(_Value):
+    """What is known of the sidecars' claims."""
+
+    readable: bool
+    """Whether what sidecars tell could be read."""
+    sidecars: int
+    """Other sidecars that tell something."""
+    implausible: int
+    """Claims that cannot be true and do not count."""
+    rejected: int
+    """Records that were not accepted."""
+    own: ClaimInfo | None
+    others: tuple[ClaimInfo, ...]
+    """The older first."""
+
+
+class MoveInfo(_Value):
+    """One move of the own server."""
+
+    id: str
+    origin: Span | None
+    target: Span
+    reason: str
+    step: MoveStep
+    is_final: bool
+    started_at: float
+    step_since: float
+    predicted_gain_rps: Number
+    """By how much the bottleneck was to rise."""
+    realised_gain_rps: Number | None
+    """By how much it had risen when the move was verified; null until then."""
+    bottleneck_before_rps: Number
+    staged: bool
+    """Whether the weights had been fetched before."""
+    outage_seconds: float | None
+    """From telling the server to its serving the target; null where that is not known."""
+    error: str | None
+
+
+class DaemonStatus(_Value):
+    """What one sidecar knows and does, without the servers and blocks of the swarm."""
+
+    version: str
+    model: str
+    total_blocks: int
+    policy: str
+    enabled: bool
+    dry_run: bool
+    now: float
+    """The daemon's clock when this was said."""
+    started_at: float
+    readiness: Readiness
+    snapshot: SnapshotInfo | None
+    """Null until the first."""
+    server: OwnServer | None
+    """Null while it does not answer."""
+    numbers: Numbers | None
+    """Bottleneck and uncovered blocks by ONLINE servers; the bound counts JOINING ones too."""
+    verdict: VerdictInfo | None
+    """Null until the first check."""
+    guards: tuple[GuardInfo, ...]
+    """Empty until the first check of a server that answers."""
+    pause: PauseInfo | None
+    claims: ClaimsInfo | None
+    """Null while the policy makes none."""
+    move: MoveInfo | None
+    """The move under way."""
+    moves: tuple[MoveInfo, ...]
+    """The last moves, the newest first."""
+
+
+class BlockState(StrEnum):
+    """How well one block is served."""
+
+    SERVED = "served"
+    JOINING = "joining"
+    """Only by servers that still load it."""
+    UNREAD = "unread"
+    """Its key could not be read, and nobody is known to serve it."""
+    UNCOVERED = "uncovered"
+    """By nobody, or only by servers that announce 0 requests a second."""
+
+
+class BlockInfo(_Value):
+    """One block of the model."""
+
+    index: int
+    state: BlockState
+    throughput_rps: Number
+    """Of its ONLINE servers together."""
+    online: int
+    """Its ONLINE servers."""
+    joining: int
+    """Servers that still load it."""
+    weakest: bool
+    """Whether no served block has less throughput."""
+
+
+class SidecarInfo(_Value):
+    """What a server's sidecar tells the others."""
+
+    movable_at: float | None
+    """From when on the server may be moved, 0 if at once; null if it may not be moved."""
+    arrives_at: float | None
+    """When it expects its server to serve on its new blocks; null if it does not move."""
+
+
+class SwarmServer(_Value):
+    """One server as the DHT shows it; its texts are its own."""
+
+    peer_id: str
+    public_name: str | None
+    version: str | None
+    state: Literal["offline", "joining", "online"]
+    span: Span | None
+    """Null where its record names no block of the model."""
+    throughput_rps: Number
+    own: bool
+    """Whether it is the server beside this sidecar."""
+    sidecar: SidecarInfo | None
+    """Null where no sidecar tells of it."""
+
+
+class SwarmStatus(_Value):
+    """The swarm as the newest snapshot shows it."""
+
+    read_at: float
+    first_block: int
+    numbers: Numbers
+    servers: tuple[SwarmServer, ...]
+    """By their first block; of those that are OFFLINE a few more minutes are remembered."""
+    blocks: tuple[BlockInfo, ...]
+
+
+class TimelinePoint(_Value):
+    """The swarm's balance at one time, by ONLINE servers; the bound counts JOINING ones too."""
+
+    at: float
+    bottleneck_rps: Number
+    bound_rps: Number
+    uncovered_blocks: int
+
+
+def describe_daemon(  # one parameter a source
+    state: DaemonState, config: Config, moves: Sequence[Move], *, version: str, now: float
+) -> DaemonStatus:
+    """Say what the daemon knows and does.
+
+    Args:
+        state: What it knows.
+        config: The configuration in force.
+        moves: The last moves of the journal, oldest first.
+        version: Version of Swarmkeel.
+        now: Seconds since the epoch.
+    """
+    moves = _with_newest(moves, state.move)
+    return DaemonStatus(
+        version=version,
+        model=config.swarm.dht_prefix,
+        total_blocks=config.swarm.total_blocks,
+        policy=config.balance.policy,
+        enabled=config.balance.enabled,
+        dry_run=config.balance.dry_run,
+        now=now,
+        started_at=state.started_at,
+        readiness=Readiness(
+            ready=state.ready,
+            snapshot_is_good=state.snapshot_is_good,
+            server_answers=state.server is not None,
+            config_is_current=state.config_is_current,
+            dht_peers=state.dht_peers,
+            last_check_at=state.last_check_at,
+            last_turn_at=state.last_turn_at,
+            check_period=config.balance.check_period,
+        ),
+        snapshot=_snapshot(state, now),
+        server=_own_server(state),
+        numbers=_numbers(state.swarm.numbers) if state.swarm else None,
+        verdict=describe_verdict(state.decision) if state.decision else None,
+        guards=_guards(state, moves, now),
+        pause=None,
+        claims=_claims(state, now),
+        move=describe_move(state.move) if state.move is not None and not state.move.is_final else None,
+        moves=tuple(describe_move(move) for move in reversed(moves)),
+    )
+
+
+def describe_swarm(state: DaemonState, config: Config) -> SwarmStatus | None:
+    """Give the servers and blocks of the newest snapshot; None until the first."""
+    view = state.swarm
+    if view is None:
+        return None
+    own = own_peer_id(state, config)
+    first = view.snapshot.first_block
+    spans = view.snapshot.spans(ServerState.OFFLINE).values()
+    servers = sorted(spans, key=lambda span: (span.start, span.end, span.peer_id))
+    return SwarmStatus(
+        read_at=view.snapshot.read_at,
+        first_block=first,
+        numbers=_numbers(view.numbers),
+        servers=tuple(_server(span, first, own, state.sidecars) for span in servers),
+        blocks=tuple(_blocks(view)),
+    )
+
+
+def describe_verdict(decision: Decision) -> VerdictInfo:
+    """Say what a check ended in."""
+    return VerdictInfo(**_verdict(decision))
+
+
+def describe_check(check_id: str, at: float, decision: Decision) -> CheckInfo:
+    """Say what a check of the journal ended in."""
+    return CheckInfo(check_id=check_id, at=at, **_verdict(decision))
+
+
+def describe_move(move: Move) -> MoveInfo:
+    """Say how far a move has come."""
+    return MoveInfo(
+        id=move.id,
+        origin=move.origin,
+        target=move.target,
+        reason=printable(move.reason, _TEXT_LIMIT),
+        step=move.step,
+        is_final=move.is_final,
+        started_at=move.started_at,
+        step_since=move.step_since,
+        predicted_gain_rps=move.predicted_gain_rps,
+        realised_gain_rps=move.realised_gain_rps,
+        bottleneck_before_rps=move.bottleneck_before_rps,
+        staged=move.staged,
+        outage_seconds=move.outage_seconds,
+        error=None if move.error is None else printable(move.error, _TEXT_LIMIT),
+    )
+
+
+def own_peer_id(state: DaemonState, config: Config) -> str | None:
+    """Give the peer id of the server beside this sidecar, as far as it is known."""
+    return (state.server.peer_id if state.server else None) or config.server.peer_id
+
+
+def _with_newest(moves: Sequence[Move], newest: Move | None) -> tuple[Move, ...]:
+    """Give the journal's moves with the newest as the daemon knows it, which may be a step ahead."""
+    if newest is None:
+        return tuple(moves)
+    return (*(move for move in moves if move.id != newest.id), newest)
+
+
+def _numbers(numbers: SwarmNumbers) -> Numbers:
+    ratio = numbers.balance_ratio
+    return Numbers(**numbers.model_dump(), balance_ratio=ratio if math.isfinite(ratio) else 0.0)
+
+
+def _snapshot(state: DaemonState, now: float) -> SnapshotInfo | None:
+    if state.swarm is None:
+        return None
+    quality = state.swarm.snapshot.quality(now)
+    return SnapshotInfo(
+        read_at=state.swarm.snapshot.read_at,
+        age_seconds=quality.age_seconds,
+        duration_seconds=state.snapshot_seconds,
+        keys_asked=quality.keys_asked,
+        keys_answered=quality.keys_answered,
+        records_accepted=quality.records_accepted,
+        rejected=dict(quality.rejected),
+    )
+
+
+def _own_server(state: DaemonState) -> OwnServer | None:
+    server = state.server
+    if server is None:
+        return None
+    restart = server.restart
+    return OwnServer(
+        peer_id=_text(server.peer_id),
+        implementation=printable(server.implementation),
+        state=server.state.value,
+        span=server.span,
+        span_since=state.span_since,
+        throughput_rps=server.throughput,
+        num_blocks=server.num_blocks,
+        pinned=server.pinned,
+        sessions=server.sessions,
+        capabilities=tuple(printable(name) for name in server.capabilities),
+        restart=_restart(server),
+        restart_error=_text(restart.error if restart else None),
+        staged_blocks=state.staged_blocks,
+    )
+
+
+def _restart(server: ServerStatus) -> str | None:
+    restart = server.restart
+    if restart is None:
+        return None
+    progress = "" if restart.progress is None else f" ({restart.progress:.0%})"
+    return f"to {restart.span}: {restart.phase.value}{progress}"
+
+
+def _verdict(decision: Decision) -> dict[str, object]:
+    return {
+        "verdict": decision.verdict,
+        "sentence": printable(decision.sentence, 1000),
+        "reasons": tuple(_reason(reason) for reason in decision.reasons),
+        "policy": decision.policy,
+        "own_span": decision.own_span,
+        "target": decision.target,
+        "before": _numbers(decision.before) if decision.before else None,
+        "after": _numbers(decision.after) if decision.after else None,
+        "snapshot_digest": decision.snapshot_digest,
+    }
+
+
+def _reason(reason: Reason) -> ReasonInfo:
+    values = {
+        name: printable(value, _TEXT_LIMIT) if isinstance(value, str) else value
+        for name, value in reason.values.items()
+    }
+    return ReasonInfo(name=reason.name, sentence=printable(reason.sentence, _TEXT_LIMIT), values=values)
+
+
+def _guards(state: DaemonState, moves: Sequence[Move], now: float) -> tuple[GuardInfo, ...]:
+    if state.guards is None or state.server is None:
+        return ()
+    view, settings = state.guards
+    moves = tuple(move for move in moves if move.peer_id == state.server.peer_id)
+    # What is asked is whether a move that the next check wants would be held; that check itself confirms it once.
+    update = {"now": now, "moves": moves, "confirmations": max(view.confirmations, 1), "span_since": state.span_since}
+    readings = look_at_guards(view.model_copy(update=update), settings)
+    return tuple(
+        GuardInfo(
+            name=reading.name,
+            kind=reading.kind,
+            holds=reading.reason is not None,
+            sentence=printable(reading.reason.sentence, _TEXT_LIMIT) if reading.reason else None,
+            releases_at=reading.releases_at,
+        )
+        for reading in readings
+    )
+
+
+def _claims(state: DaemonState, now: float) -> ClaimsInfo | None:
+    view = state.claims
+    if view is None:
+        return None
+    spans = state.swarm.snapshot.spans(ServerState.OFFLINE) if state.swarm else {}
+    own_id = (state.server.peer_id if state.server else None) or ""
+    others = [
+        _claim(peer_id, sidecar.claim, spans)
+        for peer_id, sidecar in state.sidecars.items()
+        if sidecar.claim is not None and sidecar.claim.expires_at > now
+    ]
+    return ClaimsInfo(
+        readable=view.readable,
+        sidecars=view.sidecars,
+        implausible=view.implausible,
+        rejected=view.rejected,
+        own=_claim(own_id, state.own_claim, spans) if state.own_claim else None,
+        others=tuple(sorted(others, key=lambda claim: (claim.made_at, claim.peer_id))),
+    )
+
+
+def _claim(peer_id: str, claim: Claim, spans: Mapping[str, RemoteSpanInfo[str]]) -> ClaimInfo:
+    span = spans.get(peer_id)
+    return ClaimInfo(
+        peer_id=printable(peer_id, 128),
+        public_name=_text(span.server_info.public_name) if span else None,
+        origin=claim.origin,
+        target=claim.target,
+        made_at=claim.made_at,
+        expires_at=claim.expires_at,
+        throughput_rps=claim.throughput,
+        gain_rps=claim.gain_rps,
+    )
+
+
+def _server(
+    span: RemoteSpanInfo[str], first_block: int, own: str | None, sidecars: Mapping[str, Sidecar]
+) -> SwarmServer:
+    sidecar = sidecars.get(span.peer_id)
+    start, end = max(span.start, 0), span.end
+    return SwarmServer(
+        peer_id=printable(span.peer_id, 128),
+        public_name=_text(span.server_info.public_name),
+        version=_text(span.server_info.version),
+        state=span.state.name.lower(),
+        span=Span(start + first_block, end + first_block) if start < end else None,
+        throughput_rps=span.throughput,
+        own=span.peer_id == own,
+        sidecar=SidecarInfo(movable_at=sidecar.movable_at, arrives_at=sidecar.arrives_at) if sidecar else None,
+    )
+
+
+def _blocks(view: SwarmView) -> Iterable[BlockInfo]:
+    throughputs = [float(rps) for rps in view.block_throughput_rps]
+    weakest = min((rps for rps in throughputs if rps > 0), default=math.inf)
+    for index, (reading, rps) in enumerate(zip(view.snapshot.blocks, throughputs, strict=True)):
+        joining = view.block_servers.get((index, ServerState.JOINING), 0)
+        if rps > 0:
+            state = BlockState.SERVED
+        elif joining:
+            state = BlockState.JOINING
+        else:
+            state = BlockState.UNREAD if reading.reading is KeyReading.UNKNOWN else BlockState.UNCOVERED
+        yield BlockInfo(
+            index=view.snapshot.first_block + index,
+            state=state,
+            throughput_rps=rps,
+            online=view.block_servers.get((index, ServerState.ONLINE), 0),
+            joining=joining,
+            weakest=rps == weakest,
+        )
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else printable(text)
