@@ -11,9 +11,11 @@ from aiohttp import ClientSession
 from prometheus_client import generate_latest
 
 from swarmkeel.balance.decision import Decision, Reason, Verdict
+from swarmkeel.balance.reasons import SENTENCES
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
+from swarmkeel.daemon.guard import Breaker
 from swarmkeel.daemon.http import HttpServer, ListenError
-from swarmkeel.daemon.metrics import Metrics
+from swarmkeel.daemon.metrics import HOLDING_REASONS, Metrics
 from swarmkeel.daemon.move import Move, MoveStep
 from swarmkeel.daemon.staging import StagingResult
 from swarmkeel.daemon.state import ClaimsView, DaemonState, view_swarm
@@ -83,7 +85,9 @@ def full_state() -> DaemonState:
         server=status,
         decision=decision(),
         move=move,
+        breaker=Breaker(2, NOW + 30),
         last_check_at=NOW,
+        check_period_seconds=60,
         last_turn_at=NOW,
         dht_peers=4,
         claims=ClaimsView(sidecars=5, claims=2, implausible=3, rejected=4, readable=True),
@@ -157,6 +161,28 @@ def test_what_is_staged_is_exported_while_anything_may_be() -> None:
     assert value(metrics, "staged_blocks") is None
 
 
+def test_what_holds_a_move_back_is_exported() -> None:
+    state = full_state()
+    metrics = metrics_of(state)
+    assert [name for name in HOLDING_REASONS if value(metrics, "holding", reason=name)] == []
+    reasons = (Reason(name="cooldown"), Reason(name="breaker"), Reason(name="raises_bottleneck"))
+    state.decision = decision().model_copy(update={"verdict": Verdict.HOLDING, "reasons": reasons})
+    assert [name for name in HOLDING_REASONS if value(metrics, "holding", reason=name)] == ["breaker", "cooldown"]
+    assert value(metrics, "holding", reason="raises_bottleneck") is None
+    assert set(HOLDING_REASONS) <= set(SENTENCES)
+
+
+def test_the_breaker_closes_when_its_time_is_over_even_if_no_check_has_seen_that() -> None:
+    state = full_state()
+    metrics = metrics_of(state)
+    names = ("breaker_open", "breaker_failures", "breaker_release_timestamp_seconds")
+    assert [value(metrics, name) for name in names] == [1, 2, NOW + 30]
+    state.breaker = Breaker(2, NOW - 1)
+    assert [value(metrics, name) for name in names] == [0, 2, None]
+    state.breaker = Breaker()
+    assert [value(metrics, name) for name in names] == [0, 0, None]
+
+
 def _python() -> str:
     import platform  # noqa: PLC0415 - only here
 
@@ -208,6 +234,11 @@ CONTRACT = [
     "dht_peers",
     "config_last_reload_successful",
     "last_check_timestamp_seconds",
+    "check_period_seconds",
+    "holding",
+    "breaker_open",
+    "breaker_failures",
+    "breaker_release_timestamp_seconds",
 ]
 
 

@@ -122,6 +122,7 @@ async def test_a_load_that_fails_leaves_the_server_where_it_was_and_opens_the_br
             await wait_until(lambda: verdict(daemon) is Verdict.HOLDING and "breaker" in reasons(daemon))
             assert daemon.state.move is not None
             assert daemon.state.move.step is MoveStep.FELL_BACK
+            assert daemon.metrics.registry.get_sample_value("swarmkeel_breaker_open") == 1
             status = await server_status(own.settings.socket)
             assert status.span == LOW
         with Journal(folder / "journal.sqlite") as journal:
