@@ -23,6 +23,22 @@ from swarmkeel.swarm.sidecar import Claim
 MOVE_SECONDS_BUCKETS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0)
 CHECK_SECONDS_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+HOLDING_REASONS: Final = (
+    "breaker",
+    "claim_overtaken",
+    "claim_settling",
+    "confirmation",
+    "cooldown",
+    "minimum_uptime",
+    "moves_per_day",
+    "pinned",
+    "prefetch_failed",
+    "prefetching",
+    "restart_running",
+    "too_many_moving",
+)
+"""What can hold a wanted move back: the guards, and how far the own claim is."""
+
 
 class Metrics:
     """The metrics of one daemon, in a registry of their own.
@@ -107,6 +123,7 @@ class _StateCollector(Collector):
             yield from _swarm(self._state.swarm)
         yield from self._server()
         yield from self._decision()
+        yield from self._breaker()
         yield from self._move()
         if self._state.claims is not None:
             yield from _claims(self._state.claims, self._state.own_claim)
@@ -131,6 +148,9 @@ class _StateCollector(Collector):
         )
         if state.last_check_at is not None:
             yield _gauge("last_check_timestamp_seconds", "When the newest check ended.", state.last_check_at)
+        if state.check_period_seconds is not None:
+            text = "Time between two checks by the configuration in force."
+            yield _gauge("check_period_seconds", text, state.check_period_seconds)
 
     def _snapshot(self, view: SwarmView) -> Iterator[Metric]:
         quality = view.snapshot.quality(self._clock())
@@ -155,11 +175,26 @@ class _StateCollector(Collector):
             yield _gauge("staged_blocks", text, self._state.staged_blocks)
 
     def _decision(self) -> Iterator[Metric]:
-        present = self._state.decision.verdict if self._state.decision else None
+        decision = self._state.decision
+        present = decision.verdict if decision else None
         family = GaugeMetricFamily("swarmkeel_verdict", "1 for the verdict of the newest check.", labels=["verdict"])
         for verdict in Verdict:
             family.add_metric([verdict.value], float(verdict is present))
         yield family
+        named = {reason.name for reason in decision.reasons} if decision and present is Verdict.HOLDING else set()
+        text = "1 for what held a wanted move back in the newest check."
+        family = GaugeMetricFamily("swarmkeel_holding", text, labels=["reason"])
+        for name in HOLDING_REASONS:
+            family.add_metric([name], float(name in named))
+        yield family
+
+    def _breaker(self) -> Iterator[Metric]:
+        breaker = self._state.breaker
+        until = breaker.open_until if breaker.open_until is not None and breaker.open_until > self._clock() else None
+        yield _gauge("breaker_open", "1 while failed moves keep the next one from being made.", until is not None)
+        yield _gauge("breaker_failures", "Moves that failed since the last that did not.", breaker.failures)
+        if until is not None:
+            yield _gauge("breaker_release_timestamp_seconds", "When the next move may be made.", until)
 
     def _move(self) -> Iterator[Metric]:
         move = self._state.move
