@@ -7,6 +7,7 @@ for is imported, and it imports what is heavy (the DHT above all) when it runs, 
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from swarmkeel.printable import printable
 _FAILED: Final = 1
 _LONGEST_PART: Final = 1000
 
-_COMMANDS: Final = ("run", "demo", "check-config", "snapshot", "explain", "history", "simulate", "supervise")
+_COMMANDS: Final = ("init", "run", "demo", "check-config", "snapshot", "explain", "history", "simulate", "supervise")
 """As the help lists them; each is a module of `swarmkeel.commands` with a function of the same name."""
 
 
@@ -54,16 +55,31 @@ def _make_app(arguments: Sequence[str]) -> typer.Typer:
     """Make the program of the one command that these arguments name, or of all where none stands out."""
     app = typer.Typer(
         name="swarmkeel",
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"max_content_width": 100},
     )
     app.callback()(_global_options)
-    first = next((word for word in arguments if word != "--debug"), None)
+    completing = _words_to_complete()
+    first = next((word for word in completing or arguments if word != "--debug"), None)
     for command in (first,) if first in _COMMANDS else _COMMANDS:
         name = command.replace("-", "_")
-        app.command(command)(getattr(import_module(f"swarmkeel.commands.{name}"), name))
+        if completing is not None and command != first:
+            app.command(command)(_no_command)  # its name is all that is asked for
+        else:
+            app.command(command)(getattr(import_module(f"swarmkeel.commands.{name}"), name))
     return app
+
+
+def _words_to_complete() -> list[str] | None:
+    """Give the words behind `swarmkeel` that a shell wants completed, or None if none does."""
+    if "_SWARMKEEL_COMPLETE" not in os.environ:
+        return None
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()[1:]
+
+
+def _no_command() -> None:
+    """Stand for a command that is not going to run."""
 
 
 def main() -> NoReturn:

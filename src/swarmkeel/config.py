@@ -68,7 +68,7 @@ class SwarmSection(_Section):
     total_blocks: Annotated[int, Field(ge=1, le=10_000)]
     """Number of transformer blocks of the model."""
     initial_peers: Annotated[tuple[_Multiaddress, ...], AfterValidator(_check_not_empty)]
-    """Multiaddresses of DHT peers to join through, each ending in /p2p/PEER_ID."""
+    """Multiaddresses of DHT peers to join through, each ending in /p2p/PEER_ID. Name several: any that is up will do."""
     identity_path: Path | None = None
     """The sidecar's own key file, made when missing; without one it is a new peer at every start. Never the server's."""
     read_timeout: PositiveDuration = 15.0
@@ -90,7 +90,7 @@ class ServerSection(_Section):
     peer_id: Annotated[str, Field(min_length=1)] | None = None
     """The peer id that it must have; any where left out."""
     uids: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_check_not_empty)] | None = None
-    """User ids that may own the other end of the socket; the sidecar's own and root where left out."""
+    """User ids that may own the other end of the socket, such as [990]; the sidecar's own and root where left out."""
     request_timeout: PositiveDuration = 10.0
     """How long one request to it may take."""
 
@@ -227,7 +227,7 @@ class HttpSection(_Section):
     """Metrics and health."""
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on; nothing there can change anything, but all of it can be read."""
     port: Annotated[int, Field(ge=0, le=65535)] = 9476
     """Port to listen on; 0 takes a free one, which the log names."""
 
