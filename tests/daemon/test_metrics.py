@@ -126,6 +126,8 @@ def test_the_swarm_is_exported_as_clients_find_it() -> None:
 
 def test_the_daemon_its_server_and_its_last_move_are_exported() -> None:
     metrics = metrics_of(full_state())
+    assert value(metrics, "records_rejected_total", reason="shape") == 0
+    assert value(metrics, "records_rejected_total", reason="expired") == 0
     metrics.count_rejections({"shape": 2})
     assert value(metrics, "records_rejected_total", reason="shape") == 2
     assert value(metrics, "up") == value(metrics, "server_up") == value(metrics, "config_last_reload_successful") == 1

@@ -17,7 +17,8 @@ from prometheus_client.registry import Collector
 from swarmkeel.balance.decision import Verdict
 from swarmkeel.daemon.staging import StagingResult
 from swarmkeel.daemon.state import ClaimsView, DaemonState, SwarmView
-from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.dht_lookup import LookupRejection
+from swarmkeel.swarm.record import RejectionReason, ServerState
 from swarmkeel.swarm.sidecar import Claim
 
 MOVE_SECONDS_BUCKETS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0)
@@ -87,8 +88,11 @@ class Metrics:
             registry=self.registry,
             buckets=CHECK_SECONDS_BUCKETS,
         )
+        # At 0 from the start: Prometheus sees no increase in a series that begins with 1.
         for verdict in Verdict:
             self.decisions.labels(verdict.value)
+        for reason in (*RejectionReason, *LookupRejection):
+            self.records_rejected.labels(reason.value)
         for result in StagingResult:
             self.staging_requests.labels(result.value)
 
