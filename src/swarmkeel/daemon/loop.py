@@ -247,7 +247,7 @@ class BalanceLoop:
         self._metrics.count_rejections(snapshot.rejected)
         self._state.snapshot_seconds = time.monotonic() - started
         self._state.dht_peers = self._reader.dht_peers
-        self._state.swarm = await asyncio.to_thread(view_swarm, snapshot)
+        self._state.show_swarm(await asyncio.to_thread(view_swarm, snapshot))
         answered = snapshot.quality(self._clock()).keys_answered_ratio
         self._state.snapshot_is_good = answered >= self.config.balance.min_answered_ratio
         self._state.ready |= self._state.snapshot_is_good
@@ -261,6 +261,8 @@ class BalanceLoop:
 
     def _note_server(self, status: ServerStatus | None) -> None:
         former, self._state.server = self._state.server, status
+        if former != status:
+            self._state.changes.note()
         if status is None:
             return
         if status.state is not ServerPhase.ONLINE:
@@ -289,6 +291,7 @@ class BalanceLoop:
     def _show(self, decision: Decision) -> None:
         self._state.decision = decision
         self._state.last_check_at = self._clock()
+        self._state.changes.note()
         self._metrics.decisions.labels(decision.verdict.value).inc()
         self._notifier.status(decision.sentence[:200])
         _log.info(
@@ -398,6 +401,7 @@ class BalanceLoop:
     async def _save_move(self, move: Move) -> None:
         await asyncio.to_thread(self._journal.save_move, move)
         self._state.move = move
+        self._state.changes.note()
 
     async def _prune(self, now: float) -> None:
         if now - self._last_prune < PRUNE_EVERY_SECONDS:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -12,11 +13,15 @@ from swarmkeel.balance.bound import measure
 from swarmkeel.balance.decision import Decision, SwarmNumbers
 from swarmkeel.balance.throughput import compute_throughputs
 from swarmkeel.control.protocol import ServerStatus
+from swarmkeel.daemon.changes import Changes
 from swarmkeel.daemon.guard import Breaker, GuardSettings, GuardView
 from swarmkeel.daemon.move import Move
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
+
+TIMELINE_POINTS: Final = 3000
+"""So many snapshots' numbers are remembered: two days of one a minute."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ class DaemonState:
         staged_blocks: Blocks that the server has on disk for what may come; None while nothing is staged.
         sidecars: What other sidecars tell that counts, by their servers' peer ids, as of the newest check that looked.
         guards: What the guards looked at in that check, and their limits; None until the first.
+        timeline: When the newest snapshots were read, and their numbers, the oldest first.
+        changes: Told whenever anything here has changed.
     """
 
     started_at: float
@@ -132,3 +139,16 @@ class DaemonState:
     staged_blocks: int | None = None
     sidecars: Mapping[str, Sidecar] = field(default_factory=dict)
     guards: tuple[GuardView, GuardSettings] | None = None
+    timeline: deque[tuple[float, SwarmNumbers]] = field(default_factory=lambda: deque(maxlen=TIMELINE_POINTS))
+    changes: Changes = field(default_factory=Changes)
+
+    def show_swarm(self, view: SwarmView) -> None:
+        """Take a new snapshot, and remember its numbers."""
+        self.swarm = view
+        self.timeline.append((view.snapshot.read_at, serving_numbers(view)))
+        self.changes.note()
+
+
+def serving_numbers(view: SwarmView) -> SwarmNumbers:
+    """Give a snapshot's numbers; as uncovered count only blocks that were read."""
+    return view.numbers.model_copy(update={"uncovered_blocks": len(view.uncovered_blocks)})

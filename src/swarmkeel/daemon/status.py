@@ -18,7 +18,8 @@ from swarmkeel.config import Config
 from swarmkeel.control.protocol import ServerStatus
 from swarmkeel.daemon.guard import GuardKind, look_at_guards
 from swarmkeel.daemon.move import Move, MoveStep
-from swarmkeel.daemon.state import DaemonState, SwarmView
+from swarmkeel.daemon.pause import Pause
+from swarmkeel.daemon.state import DaemonState, SwarmView, serving_numbers
 from swarmkeel.printable import printable
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
@@ -56,7 +57,7 @@ class Numbers(_Value):
     balance_ratio: Number
     """Bottleneck over bound, 0 to 1."""
     uncovered_blocks: int
-    """Blocks without a server."""
+    """Blocks without a server; one that could not be read is none of them."""
 
 
 class Readiness(_Value):
@@ -175,6 +176,8 @@ class PauseInfo(_Value):
     until: float | None
     """When it ends by itself; null if never."""
     reason: str
+    uid: int
+    """The user who asked for it."""
 
 
 class ClaimInfo(_Value):
@@ -336,7 +339,7 @@ class TimelinePoint(_Value):
     uncovered_blocks: int
 
 
-def describe_daemon(  # one parameter a source
+def describe_daemon(
     state: DaemonState, config: Config, moves: Sequence[Move], *, version: str, now: float
 ) -> DaemonStatus:
     """Say what the daemon knows and does.
@@ -370,10 +373,10 @@ def describe_daemon(  # one parameter a source
         ),
         snapshot=_snapshot(state, now),
         server=_own_server(state),
-        numbers=_numbers(state.swarm.numbers) if state.swarm else None,
+        numbers=_numbers(serving_numbers(state.swarm)) if state.swarm else None,
         verdict=describe_verdict(state.decision) if state.decision else None,
         guards=_guards(state, moves, now),
-        pause=None,
+        pause=describe_pause(state.pause) if state.pause is not None and state.pause.holds(now) else None,
         claims=_claims(state, now),
         move=describe_move(state.move) if state.move is not None and not state.move.is_final else None,
         moves=tuple(describe_move(move) for move in reversed(moves)),
@@ -392,15 +395,34 @@ def describe_swarm(state: DaemonState, config: Config) -> SwarmStatus | None:
     return SwarmStatus(
         read_at=view.snapshot.read_at,
         first_block=first,
-        numbers=_numbers(view.numbers),
+        numbers=_numbers(serving_numbers(view)),
         servers=tuple(_server(span, first, own, state.sidecars) for span in servers),
         blocks=tuple(_blocks(view)),
+    )
+
+
+def describe_timeline(state: DaemonState, *, since: float = -math.inf) -> tuple[TimelinePoint, ...]:
+    """Give the numbers of the newest snapshots, those read later than `since`, the oldest first."""
+    return tuple(
+        TimelinePoint(
+            at=at,
+            bottleneck_rps=numbers.bottleneck_rps,
+            bound_rps=numbers.bound_rps,
+            uncovered_blocks=numbers.uncovered_blocks,
+        )
+        for at, numbers in state.timeline
+        if at > since
     )
 
 
 def describe_verdict(decision: Decision) -> VerdictInfo:
     """Say what a check ended in."""
     return VerdictInfo(**_verdict(decision))
+
+
+def describe_pause(pause: Pause) -> PauseInfo:
+    """Say what the operator has asked for."""
+    return PauseInfo(since=pause.since, until=pause.until, reason=printable(pause.reason, _TEXT_LIMIT), uid=pause.uid)
 
 
 def describe_check(check_id: str, at: float, decision: Decision) -> CheckInfo:
