@@ -38,6 +38,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "raises_bottleneck": "{moves} moves raise the bottleneck from {bottleneck_rps:.4g} to {reached_rps:.4g} RPS and cost"
     " {cost_rps:.4g} RPS",
     "together_with": "{moves} other servers move too ({peers})",
+    "needs_others": "the move helps only together with those of {moves} others, who have not claimed them yet ({peers})",
     "imbalance": "the balance quality {quality:.1%} is below the limit of {limit:.1%}",
     "forced": "a balance quality of {limit:.4g} forces a move at every check",
     "first_placement": "the server has no blocks yet and {target} are the weakest",
@@ -51,10 +52,13 @@ SENTENCES: Final[Mapping[str, str]] = {
     "too_many_moving": "{moving} of {servers} servers are on the move already, more than {limit:.3g}",
     "claim_settling": "the move to {target} is claimed, the others have {seconds:.0f} s more to see it",
     "claim_overtaken": "the claim on {target} is withdrawn: older claims make {other} the better place",
+    "waiting_for_others": "the move to {target} waits for the others' claims, for {seconds:.0f} s now",
+    "others_stay": "the claim on {target} is withdrawn: the others whose moves it needs have not claimed them",
     "prefetching": "the server fetches the weights of {target} while it serves, for {seconds:.0f} s now",
     "prefetch_failed": "the weights of {target} could not be fetched, the next try is in {remaining_seconds:.0f} s",
     "breaker": "{failures} moves in a row failed, the next may start in {remaining_seconds:.0f} s",
-    # would_move, moving, failed, disabled
+    # paused, would_move, moving, failed, disabled
+    "paused": "user {uid} has paused it until {until} ({note}); without that: {would}",
     "dry_run": "dry run: nothing is told to the server",
     "disabled": "balancing is switched off in the configuration",
     "move_under_way": "the move to {target} is under way: {step}",

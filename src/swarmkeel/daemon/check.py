@@ -22,12 +22,14 @@ from swarmkeel.daemon.claiming import (
     apply_claim,
     count_moving,
     next_step,
+    step_back,
 )
 from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards, movable_at
 from swarmkeel.daemon.journal import CheckInputs
 from swarmkeel.daemon.move import Move, MoveLimits
 from swarmkeel.daemon.own_server import PREFETCH, own_server
 from swarmkeel.daemon.patience import Patience, named_others
+from swarmkeel.daemon.pause import Pause, apply_pause
 from swarmkeel.daemon.state import ClaimsView
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Sidecar
@@ -72,6 +74,7 @@ class Past:
         wishes: Checks in a row before this one that led to a wanted move.
         claim: What is known of the own claim.
         patience: Who is not waited for any more.
+        pause: The pause that holds; None without one.
     """
 
     moves: tuple[Move, ...]
@@ -80,6 +83,7 @@ class Past:
     wishes: int
     claim: ClaimState = ClaimState()  # noqa: RUF009 - frozen
     patience: Patience = Patience()  # noqa: RUF009 - frozen
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True)
@@ -259,11 +263,11 @@ def _decide_by_policy(
         claim = ClaimInputs(
             state=past.claim, settings=claim_settings(config), can_prefetch=can_prefetch, asked_at=reading.asked_at
         )
-    inputs = CheckInputs(situation, view, guard_settings(config), config.balance.dry_run, claim)
+    inputs = CheckInputs(situation, view, guard_settings(config), config.balance.dry_run, claim, past.pause)
     decision, step = guard_wish(wanted, inputs)
     told = None
     if with_claims:
-        movable = None if inputs.dry_run else movable_at(view, inputs.guards)
+        movable = None if inputs.dry_run or inputs.pause else movable_at(view, inputs.guards)
         told = Sidecar(
             own.peer_id,
             movable,
@@ -276,14 +280,17 @@ def _decide_by_policy(
 
 
 def guard_wish(wanted: Decision, inputs: CheckInputs) -> tuple[Decision, ClaimStep | None]:
-    """Let the guards, and the claim if the policy makes any, look at what a policy has decided.
+    """Let the guards, the pause if there is one, and the claim if the policy makes any, look at what a policy has decided.
 
     Returns:
         The decision as it stands then, and what follows for the own claim.
     """
     guarded = apply_guards(wanted, inputs.view, inputs.guards, dry_run=inputs.dry_run)
+    guarded = apply_pause(guarded, inputs.pause)
     if inputs.claim is None:
         return guarded, None
+    if inputs.pause is not None:
+        return guarded, step_back(inputs.claim.state)
     step = next_step(
         guarded,
         inputs.claim.state,

@@ -15,7 +15,15 @@ import structlog
 from swarmkeel.control.client import ServerRefused
 from swarmkeel.control.protocol import PrefetchPhase, PrefetchRequest, ServerStatus
 from swarmkeel.daemon.check import Outcome
-from swarmkeel.daemon.claiming import ClaimAction, ClaimSettings, ClaimState, ClaimStep, Prefetch, step_under_way
+from swarmkeel.daemon.claiming import (
+    ClaimAction,
+    ClaimSettings,
+    ClaimState,
+    ClaimStep,
+    Prefetch,
+    step_back,
+    step_under_way,
+)
 from swarmkeel.daemon.move import Move
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.dht_node import DhtNode
@@ -139,6 +147,17 @@ class Claimant:
         self._report(self.state, step)
         self.state = step.state
         if step.action is not ClaimAction.NOTHING:
+            await self._tell(lifetime_seconds)
+
+    async def step_back(self, *, lifetime_seconds: float) -> None:
+        """Withdraw a claim whose move has not begun, and tell the others that the server may not be moved."""
+        if not self.state.under_way:
+            step = step_back(self.state)
+            self._report(self.state, step)
+            self.state = step.state
+        if self._told is not None:
+            arrives_at = self._told.arrives_at if self.state.under_way else None
+            self._told = replace(self._told, movable_at=None, arrives_at=arrives_at)
             await self._tell(lifetime_seconds)
 
     async def look(self, settings: ClaimSettings) -> bool:

@@ -339,6 +339,12 @@ def _after_settling(
     return ClaimStep(action, state, reason, now + settings.prefetch_poll)
 
 
+def step_back(state: ClaimState) -> ClaimStep:
+    """Say what follows for the own claim where no move may be made at all, such as in a pause."""
+    action = ClaimAction.NOTHING if state.claim is None else ClaimAction.WITHDRAW
+    return ClaimStep(action, ClaimState(held_until=state.held_until))
+
+
 def step_under_way(
     state: ClaimState, *, is_visible: bool, is_over: bool, now: float, settings: ClaimSettings
 ) -> ClaimStep:

@@ -21,17 +21,23 @@ from typing import Final, Self
 
 from pydantic import TypeAdapter
 
+from swarmkeel import __version__
 from swarmkeel.balance.decision import Decision, Verdict
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
 from swarmkeel.daemon.claiming import ClaimInputs
 from swarmkeel.daemon.guard import GuardSettings, GuardView
 from swarmkeel.daemon.move import FINAL_STEPS, Move
+from swarmkeel.daemon.pause import Pause
 from swarmkeel.errors import SwarmkeelError
+from swarmkeel.printable import printable
 from swarmkeel.swarm.recorded import snapshot_from_json, snapshot_to_json
 from swarmkeel.swarm.sidecar import Sidecar
 from swarmkeel.swarm.snapshot import SwarmSnapshot
+from swarmkeel.swarm.span import Span
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+OLDEST_READ: Final = 1
+"""Older formats are read as they are, and brought up to date by the first sidecar that writes."""
 MOVES_KEPT_FACTOR: Final = 10
 """Moves are few and tell more than decisions: they are kept this many times as long."""
 
@@ -47,7 +53,8 @@ CREATE TABLE decisions (
     wants_move INTEGER NOT NULL,
     decision TEXT NOT NULL,
     digest TEXT REFERENCES snapshots (digest),
-    inputs TEXT
+    inputs TEXT,
+    version TEXT -- of Swarmkeel
 );
 CREATE INDEX decisions_at ON decisions (at);
 CREATE INDEX decisions_digest ON decisions (digest);
@@ -60,6 +67,15 @@ CREATE TABLE moves (
 ) WITHOUT ROWID;
 CREATE INDEX moves_started_at ON moves (started_at);
 """
+_SINCE_2: Final = """
+CREATE TABLE pauses (id INTEGER PRIMARY KEY CHECK (id = 1), pause TEXT NOT NULL);
+"""
+_WHERE: Final = (
+    " {time} >= coalesce(:since, -1e300) AND {time} < coalesce(:before, 1e300)"
+    " AND (:start IS NULL OR (json_extract({text}, '$.target.start'), json_extract({text}, '$.target.end'))"
+    " = (:start, :end))"
+)
+_FROM_1_TO_2: Final = f"ALTER TABLE decisions ADD COLUMN version TEXT; {_SINCE_2}"
 
 
 class JournalError(SwarmkeelError):
@@ -76,6 +92,7 @@ class CheckInputs:
         guards: Their limits.
         dry_run: Whether the move would have been made.
         claim: What was known of the own claim; None where the policy makes none.
+        pause: The pause that held; None without one.
     """
 
     situation: Situation
@@ -83,6 +100,7 @@ class CheckInputs:
     guards: GuardSettings
     dry_run: bool
     claim: ClaimInputs | None = None
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True)
@@ -94,12 +112,14 @@ class CheckRecord:
         at: When it was made, seconds since the epoch.
         decision: What it ended in.
         inputs: What it followed from; None where there was nothing to decide on, such as after a failed reading.
+        version: Version of Swarmkeel that wrote it down; None before that was written down too.
     """
 
     check_id: str
     at: float
     decision: Decision
     inputs: CheckInputs | None
+    version: str | None = None
 
 
 class Journal:
@@ -141,15 +161,24 @@ class Journal:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version == 0 and not read_only:
             self._database.execute("PRAGMA journal_mode = WAL")
-            with self._database:
-                self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
+            self._change_format(f"{_SCHEMA} {_SINCE_2}")
+            version = SCHEMA_VERSION
+        elif version == 1 and not read_only:
+            self._change_format(_FROM_1_TO_2)
+            version = SCHEMA_VERSION
+        elif not OLDEST_READ <= version <= SCHEMA_VERSION:
             raise JournalError(
-                f"the journal {self._path} has format {version}, this version reads {SCHEMA_VERSION}",
+                f"the journal {self._path} has format {version}, this version reads {OLDEST_READ} to {SCHEMA_VERSION}",
                 "use the version of Swarmkeel that wrote it, or move the file away",
             )
+        self._version_column = "decisions.version" if version > 1 else "NULL"
+        self._has_pauses = version > 1
         # A step of a move that is lost to a power cut could be taken twice.
         self._database.execute("PRAGMA synchronous = FULL")
+
+    def _change_format(self, changes: str) -> None:
+        with self._database:
+            self._database.executescript(f"BEGIN; {changes} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     @contextmanager
     def _errors(self, done: str) -> Iterator[None]:
@@ -194,8 +223,8 @@ class Journal:
             if told and not self._knows_snapshot(told_digest):
                 self._save_content(told_digest, told)
             self._database.execute(
-                "INSERT INTO decisions (check_id, at, verdict, sentence, wants_move, decision, digest, inputs)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO decisions (check_id, at, verdict, sentence, wants_move, decision, digest, inputs, version)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     record.check_id,
                     record.at,
@@ -205,6 +234,7 @@ class Journal:
                     decision.model_dump_json(),
                     digest,
                     json.dumps({**_inputs_to_json(inputs), "sidecars": told_digest}) if inputs else None,
+                    __version__,
                 ),
             )
 
@@ -215,27 +245,81 @@ class Journal:
         return self._database.execute("SELECT 1 FROM snapshots WHERE digest = ?", (digest,)).fetchone() is not None
 
     def checks(
-        self, *, limit: int = 100, before: float | None = None, verdict: Verdict | None = None
+        self,
+        *,
+        limit: int = 100,
+        since: float | None = None,
+        before: float | None = None,
+        verdict: Verdict | None = None,
+        target: Span | None = None,
     ) -> tuple[CheckRecord, ...]:
         """Give the newest checks, newest first, without their inputs.
 
         Args:
-            limit: At most this many.
+            limit: At most this many; a negative number gives all.
+            since: Only those made then or later, seconds since the epoch.
             before: Only those made earlier than this, seconds since the epoch.
             verdict: Only those with this verdict.
+            target: Only those that wanted the server there.
         """
         query = (
-            "SELECT check_id, at, decision FROM decisions"
-            " WHERE at < coalesce(?1, 1e300) AND verdict = coalesce(?2, verdict) ORDER BY id DESC LIMIT ?3"
+            f"SELECT check_id, at, decision, {self._version_column} FROM decisions"  # noqa: S608 - a constant
+            f" WHERE {_WHERE.format(time='at', text='decision')} AND verdict = coalesce(:verdict, verdict)"
+            " ORDER BY id DESC LIMIT :limit"
         )
+        values = {"limit": limit, "verdict": verdict, **_where(since, before, target)}
         with self._lock, self._errors("read"):
-            rows = self._database.execute(query, (before, verdict, limit)).fetchall()
-        return tuple(CheckRecord(check, at, Decision.model_validate_json(text), None) for check, at, text in rows)
+            rows = self._database.execute(query, values).fetchall()
+        return tuple(
+            CheckRecord(check, at, self._decision(check, text), None, version) for check, at, text, version in rows
+        )
+
+    def check_ids(self, *, limit: int = -1, since: float | None = None, before: float | None = None) -> tuple[str, ...]:
+        """Give the ids of the newest checks, oldest first; see `checks` for the arguments."""
+        where = _WHERE.format(time="at", text="decision")
+        query = f"SELECT check_id FROM decisions WHERE {where} ORDER BY id DESC LIMIT :limit"  # noqa: S608 - a constant
+        with self._lock, self._errors("read"):
+            rows = self._database.execute(query, {"limit": limit, **_where(since, before, None)}).fetchall()
+        return tuple(check_id for (check_id,) in reversed(rows))
+
+    def snapshots(self, *, since: float, before: float) -> Iterator[tuple[float, SwarmSnapshot]]:
+        """Give what was seen of the swarm, oldest first, each snapshot when it was first another than the one before.
+
+        Args:
+            since: Only what checks then or later saw, seconds since the epoch.
+            before: Only what earlier checks than this saw.
+        """
+        query = "SELECT at, digest FROM decisions WHERE at >= ? AND at < ? AND digest IS NOT NULL ORDER BY id"
+        with self._lock, self._errors("read"):
+            rows = self._database.execute(query, (since, before)).fetchall()
+        former = None
+        for at, digest in rows:
+            if digest == former:
+                continue
+            former = digest
+            with self._lock, self._errors("read"):
+                found = self._database.execute("SELECT content FROM snapshots WHERE digest = ?", (digest,)).fetchone()
+            if found is not None:
+                with self._damage(f"snapshot {digest[:12]}"):
+                    yield at, snapshot_from_json({**json.loads(zlib.decompress(found[0])), "read_at": at})
+
+    def _decision(self, check_id: str, text: str) -> Decision:
+        with self._damage(f"check {check_id}"):
+            return Decision.model_validate_json(text)
+
+    @contextmanager
+    def _damage(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, zlib.error) as error:
+            reason = printable(f"{type(error).__name__}: {error}", 200)
+            remedy = "it was changed by something else, or the file is damaged: leave it out, or move the journal away"
+            raise JournalError(f"{what} of the journal {self._path} cannot be read: {reason}", remedy) from error
 
     def check(self, check_id: str) -> CheckRecord | None:
         """Give one check with its inputs; None if it is not (or no longer) in the journal."""
         query = (
-            "SELECT at, decision, inputs, snapshots.content, told.content FROM decisions"
+            f"SELECT at, decision, inputs, snapshots.content, told.content, {self._version_column} FROM decisions"  # noqa: S608 - a constant
             " LEFT JOIN snapshots USING (digest)"
             " LEFT JOIN snapshots AS told ON told.digest = json_extract(decisions.inputs, '$.sidecars')"
             " WHERE check_id = ?"
@@ -244,13 +328,10 @@ class Journal:
             row = self._database.execute(query, (check_id,)).fetchone()
         if row is None:
             return None
-        at, decision, inputs, content, told = row
-        return CheckRecord(
-            check_id,
-            at,
-            Decision.model_validate_json(decision),
-            _inputs_from_json(inputs, content, told) if inputs else None,
-        )
+        at, decision, inputs, content, told, version = row
+        with self._damage(f"check {check_id}"):
+            read = _inputs_from_json(inputs, content, told) if inputs else None
+        return CheckRecord(check_id, at, self._decision(check_id, decision), read, version)
 
     def wishes_in_a_row(self, *, since: float, limit: int) -> int:
         """Count the newest checks in a row that led to a wanted move.
@@ -279,11 +360,41 @@ class Journal:
         with self._lock, self._errors("written"), self._database:
             self._database.execute("INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)", row)
 
-    def moves(self, *, limit: int = 100) -> tuple[Move, ...]:
-        """Give the newest moves, oldest first."""
-        query = "SELECT move FROM moves ORDER BY started_at DESC LIMIT ?"
+    def save_pause(self, pause: Pause | None) -> None:
+        """Write down that the operator has paused the sidecar; None that nothing is paused any more.
+
+        Raises:
+            JournalError: If it could not be written; what stood there before stands.
+        """
+        with self._lock, self._errors("written"), self._database:
+            self._database.execute("DELETE FROM pauses")
+            if pause is not None:
+                self._database.execute("INSERT INTO pauses VALUES (1, ?)", (pause.model_dump_json(),))
+
+    def pause(self) -> Pause | None:
+        """Give the pause that was last written down, be it over or not; None without one."""
+        if not self._has_pauses:
+            return None
         with self._lock, self._errors("read"):
-            rows = self._database.execute(query, (limit,)).fetchall()
+            row = self._database.execute("SELECT pause FROM pauses").fetchone()
+        if row is None:
+            return None
+        with self._damage("the pause"):
+            return Pause.model_validate_json(row[0])
+
+    def moves(
+        self,
+        *,
+        limit: int = 100,
+        since: float | None = None,
+        before: float | None = None,
+        target: Span | None = None,
+    ) -> tuple[Move, ...]:
+        """Give the newest moves, oldest first; see `checks` for the arguments."""
+        where = _WHERE.format(time="started_at", text="move")
+        query = f"SELECT move FROM moves WHERE {where} ORDER BY started_at DESC LIMIT :limit"  # noqa: S608 - a constant
+        with self._lock, self._errors("read"):
+            rows = self._database.execute(query, {"limit": limit, **_where(since, before, target)}).fetchall()
         return tuple(Move.model_validate_json(text) for (text,) in reversed(rows))
 
     def unfinished_moves(self) -> tuple[Move, ...]:
@@ -323,6 +434,12 @@ class Journal:
                 (now - MOVES_KEPT_FACTOR * keep_seconds,),
             )
         return removed
+
+
+def _where(since: float | None, before: float | None, target: Span | None) -> dict[str, float | None]:
+    """Give the values of `_WHERE`."""
+    start, end = (None, None) if target is None else (target.start, target.end)
+    return {"since": since, "before": before, "start": start, "end": end}
 
 
 def _claim(path: Path) -> int:
@@ -382,6 +499,7 @@ def _inputs_to_json(inputs: CheckInputs) -> dict[str, object]:
         "guards": inputs.guards.model_dump(mode="json"),
         "dry_run": inputs.dry_run,
         "claim": inputs.claim.model_dump(mode="json") if inputs.claim else None,
+        "pause": inputs.pause.model_dump(mode="json") if inputs.pause else None,
     }
 
 
@@ -396,11 +514,12 @@ def _inputs_from_json(inputs: str, content: bytes, told: bytes | None) -> CheckI
         seed=source["seed"],
         sidecars=sidecars_from_json(zlib.decompress(told)) if told else {},
     )
-    claim = source.get("claim")  # not in what was written before there were claims
+    claim, pause = source.get("claim"), source.get("pause")  # not in what was written before there were such
     return CheckInputs(
         situation=situation,
         view=GuardView.model_validate(source["view"]),
         guards=GuardSettings.model_validate(source["guards"]),
         dry_run=source["dry_run"],
         claim=ClaimInputs.model_validate(claim) if claim else None,
+        pause=Pause.model_validate(pause) if pause else None,
     )

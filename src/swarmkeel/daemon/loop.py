@@ -36,6 +36,7 @@ from swarmkeel.daemon.move import Move, MoveStep, resume
 from swarmkeel.daemon.mover import Mover
 from swarmkeel.daemon.notify import ServiceNotifier
 from swarmkeel.daemon.patience import Patience
+from swarmkeel.daemon.pause import Pause
 from swarmkeel.daemon.stager import Stager, staging_settings
 from swarmkeel.daemon.state import DaemonState, view_swarm
 from swarmkeel.errors import SwarmkeelError
@@ -112,6 +113,9 @@ class BalanceLoop:
         self._server = server
         self._claimant = claimant
         self._stager = stager
+        self._wake = asyncio.Event()
+        self._asked: list[asyncio.Future[CheckRecord]] = []
+        self._deciding = asyncio.Lock()
         self._board: BoardReading | None = None
         self._patience = Patience()
         self._journal = journal
@@ -123,53 +127,133 @@ class BalanceLoop:
         # Not for secrets: jitter and seeds only need to differ between sidecars.
         self._random = random.SystemRandom()
         self._last_prune = -PRUNE_EVERY_SECONDS
+        # A pause outlives the process that was told of it.
+        state.pause = journal.pause()
 
     async def turn(self, tasks: asyncio.TaskGroup) -> None:
         """Check and wait, for ever; moves that follow become tasks of the group."""
-        while True:
-            await self.check(tasks)
-            await self._pause()
+        asked: list[asyncio.Future[CheckRecord]] = []
+        try:
+            while True:
+                self._wake.clear()
+                asked, self._asked = self._asked, []
+                record = await self.check(tasks)
+                for answer in asked:
+                    if not answer.done():
+                        answer.set_result(record)
+                await self._wait()
+        finally:
+            for answer in (*asked, *self._asked):
+                answer.cancel()
+
+    async def check_now(self) -> CheckRecord:
+        """Have the balance checked at once, and give the check, which begins after this call."""
+        answer: asyncio.Future[CheckRecord] = asyncio.get_running_loop().create_future()
+        self._asked.append(answer)
+        self._wake.set()
+        return await answer
+
+    async def pause(self, pause: Pause) -> None:
+        """Begin no move any more until the pause is over; one that is under way is taken to its end.
+
+        Raises:
+            JournalError: If it cannot be written down; then nothing has changed.
+        """
+        # What is being decided right now may still begin; nothing does once this has returned.
+        async with self._deciding:
+            await asyncio.to_thread(self._journal.save_pause, pause)
+            self._state.pause = pause
+        _log.info("paused", until=pause.until, reason=pause.reason, uid=pause.uid)
+        self._wake.set()
+
+    async def resume(self, uid: int) -> Pause | None:
+        """End the pause that holds.
+
+        Args:
+            uid: The user who wants that, for the log.
+
+        Returns:
+            The pause that held; None if none did.
+
+        Raises:
+            JournalError: If it cannot be written down; then nothing has changed.
+        """
+        async with self._deciding:
+            pause = await self._present_pause(self._clock())
+            if pause is None:
+                return None
+            await asyncio.to_thread(self._journal.save_pause, None)
+            self._state.pause = None
+        _log.info("resumed", uid=uid)
+        self._wake.set()
+        return pause
+
+    async def _present_pause(self, now: float) -> Pause | None:
+        pause = self._state.pause
+        if pause is None or pause.holds(now):
+            return pause
+        self._state.pause = None
+        _log.info("pause_ended", since=pause.since, until=pause.until)
+        await self._try_to_record("pause_not_recorded", asyncio.to_thread(self._journal.save_pause, None))
+        return None
 
     async def settle(self, tasks: asyncio.TaskGroup) -> None:
         """Check once, and again as soon as it is due, until no claim waits for its move to begin."""
         await self.check(tasks)
         while self._claimant.is_pending:
-            await self._pause()
+            await self._wait()
             await self.check(tasks)
 
-    async def _pause(self) -> None:
-        """Wait until the next check is due: the period is over, or something about the own claim has changed."""
+    async def _wait(self) -> None:
+        """Wait until the next check is due: the period or a pause is over, the own claim has changed, or one is asked for."""
         balance = self.config.balance
         period = balance.check_period * self._random.uniform(1 - balance.check_jitter, 1 + balance.check_jitter)
         wake_at = time.monotonic() + period
         watchdog = self._notifier.watchdog_seconds
         while (remaining := wake_at - time.monotonic()) > 0:
             self._notifier.alive()
-            if await self._claimant.look(claim_settings(self.config)):
+            pause, now = self._state.pause, self._clock()
+            if (pause is not None and not pause.holds(now)) or await self._claimant.look(claim_settings(self.config)):
                 return
-            due = self._claimant.look_again_at
-            until_due = remaining if due is None else max(due - self._clock(), SHORTEST_SLEEP_SECONDS)
-            await asyncio.sleep(min(remaining, until_due, watchdog / 3 if watchdog else remaining))
+            dues = (self._claimant.look_again_at, pause.until if pause is not None else None)
+            until_due = [max(due - now, SHORTEST_SLEEP_SECONDS) for due in dues if due is not None]
+            if await self._is_woken(min(remaining, *until_due, watchdog / 3 if watchdog else remaining)):
+                return
 
-    async def check(self, tasks: asyncio.TaskGroup) -> None:
-        """Make one check; whatever it runs into ends in a verdict."""
+    async def _is_woken(self, seconds: float) -> bool:
+        """Wait for so long at most, and tell whether somebody wants a check."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._wake.wait()
+        except TimeoutError:
+            return False
+
+    async def check(self, tasks: asyncio.TaskGroup) -> CheckRecord:
+        """Make one check; whatever it runs into ends in a verdict.
+
+        Returns:
+            The check without its inputs.
+        """
         check_id = uuid.uuid4().hex[:12]
         self._state.check_period_seconds = self.config.balance.check_period
         with structlog.contextvars.bound_contextvars(check_id=check_id), self._metrics.check_duration.time():
             try:
-                outcome = await self._decide(check_id)
+                reading = await self._read()
+                async with self._deciding:
+                    outcome = await self._decide(check_id, reading)
+                    self._show(outcome.decision)
+                    if outcome.decision.verdict is Verdict.MOVING and outcome.inputs is not None:
+                        await self._begin_move(outcome.decision, tasks)
             except Exception as error:  # noqa: BLE001 - the loop outlives whatever one check runs into
                 (_log.error if isinstance(error, SwarmkeelError) else _log.exception)("check_failed", error=str(error))
                 self._show(self._failure("check_failed", error=str(error)[:300]))
-            else:
-                self._show(outcome.decision)
-                if outcome.decision.verdict is Verdict.MOVING and outcome.inputs is not None:
-                    await self._begin_move(outcome.decision, tasks)
             self._state.last_turn_at = self._clock()
             self._notifier.alive()
+            decision = self._state.decision
+            assert decision is not None  # noqa: S101 - one was shown
+            return CheckRecord(check_id, self._clock(), decision, None)
 
-    async def _decide(self, check_id: str) -> Outcome:
-        reading = await self._read()
+    async def _decide(self, check_id: str, reading: Reading) -> Outcome:
         now = self._clock()
         past = await self._past(now)
         self._state.breaker = view_breaker(past.moves, guard_settings(self.config), now)
@@ -193,7 +277,11 @@ class BalanceLoop:
             await self._claimant.follow_move(
                 reading.snapshot, past.move_under_way, claim_settings(self.config), lifetime_seconds=lifetime
             )
+            if past.pause is not None:
+                await self._claimant.step_back(lifetime_seconds=lifetime)
         elif uses_claims(self.config):
+            if past.pause is not None and outcome.step is None:
+                await self._claimant.step_back(lifetime_seconds=lifetime)
             await self._claimant.follow(outcome, lifetime_seconds=lifetime)
             if outcome.inputs is not None:
                 situation = outcome.inputs.situation
@@ -286,6 +374,7 @@ class BalanceLoop:
             wishes=wishes,
             claim=self._claimant.state,
             patience=self._patience,
+            pause=await self._present_pause(now),
         )
 
     def _show(self, decision: Decision) -> None:

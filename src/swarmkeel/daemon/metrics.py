@@ -150,6 +150,8 @@ class _StateCollector(Collector):
             "1 if the configuration in force is the newest that was asked for.",
             state.config_is_current,
         )
+        paused = state.pause is not None and state.pause.holds(self._clock())
+        yield _gauge("paused", "1 while the operator has paused it: nothing is moved.", paused)
         if state.last_check_at is not None:
             yield _gauge("last_check_timestamp_seconds", "When the newest check ended.", state.last_check_at)
         if state.check_period_seconds is not None:

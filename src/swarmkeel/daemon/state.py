@@ -16,6 +16,7 @@ from swarmkeel.control.protocol import ServerStatus
 from swarmkeel.daemon.changes import Changes
 from swarmkeel.daemon.guard import Breaker, GuardSettings, GuardView
 from swarmkeel.daemon.move import Move
+from swarmkeel.daemon.pause import Pause
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
@@ -113,6 +114,7 @@ class DaemonState:
         claims: What was seen of the other sidecars; None while the policy does not look at them.
         own_claim: The own claim; None without one.
         staged_blocks: Blocks that the server has on disk for what may come; None while nothing is staged.
+        pause: The operator's pause, be it over or not; None without one.
         sidecars: What other sidecars tell that counts, by their servers' peer ids, as of the newest check that looked.
         guards: What the guards looked at in that check, and their limits; None until the first.
         timeline: When the newest snapshots were read, and their numbers, the oldest first.
@@ -137,6 +139,7 @@ class DaemonState:
     claims: ClaimsView | None = None
     own_claim: Claim | None = None
     staged_blocks: int | None = None
+    pause: Pause | None = None
     sidecars: Mapping[str, Sidecar] = field(default_factory=dict)
     guards: tuple[GuardView, GuardSettings] | None = None
     timeline: deque[tuple[float, SwarmNumbers]] = field(default_factory=lambda: deque(maxlen=TIMELINE_POINTS))

@@ -339,6 +339,27 @@ class TimelinePoint(_Value):
     uncovered_blocks: int
 
 
+class Timeline(_Value):
+    """The swarm's balance over time."""
+
+    points: tuple[TimelinePoint, ...]
+    """The oldest first."""
+
+
+class Moves(_Value):
+    """Moves of the own server."""
+
+    moves: tuple[MoveInfo, ...]
+    """The newest first."""
+
+
+class Checks(_Value):
+    """Checks of the balance."""
+
+    checks: tuple[CheckInfo, ...]
+    """The newest first."""
+
+
 def describe_daemon(
     state: DaemonState, config: Config, moves: Sequence[Move], *, version: str, now: float
 ) -> DaemonStatus:
