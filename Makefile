@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering bench evaluate clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate bench evaluate clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -68,7 +68,7 @@ test-thorough: setup-tests ## Run every test, property tests with twenty times a
 test-petals: $(INSTALLED) $(PETALS_INSTALLED) ## Run the tests with real Petals servers and clients.
 	@$(RUN) pytest tests/petals $(ARGS)
 
-check: lint types layering ## Run every check that is no test.
+check: lint types layering docs ## Run every check that is no test.
 
 lint: $(INSTALLED) ## Look for mistakes and for code that is not formatted.
 	@$(RUN) ruff check
@@ -83,6 +83,12 @@ types: $(INSTALLED) ## Check the types.
 
 layering: $(INSTALLED) ## Check that every module imports only what stands below it.
 	@$(VENV)/bin/python $(VENV)/bin/lint-imports
+
+docs: $(INSTALLED) ## Build the documentation into build/site; every dead link in it is an error.
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir build/site
+
+docs-generate: $(INSTALLED) ## Write the pages and files that follow from the code.
+	@$(RUN) tools.documents
 
 bench: $(INSTALLED) ## Run the benchmarks.
 	@for script in $(filter-out benchmarks/evaluate.py benchmarks/frozen.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
