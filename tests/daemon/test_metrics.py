@@ -267,7 +267,7 @@ def test_promtool_finds_nothing_to_say(state: DaemonState) -> None:
 async def test_http_shows_metrics_in_both_formats_and_health() -> None:
     state, now = DaemonState(started_at=0, last_turn_at=NOW), NOW
     server = HttpServer(metrics_of(state).registry, state, stalled_after=lambda: 60, clock=lambda: now)
-    port = await server.start("127.0.0.1", 0)
+    port = await server.start(0)
     try:
         async with ClientSession(f"http://127.0.0.1:{port}") as client:
 
@@ -289,8 +289,6 @@ async def test_http_shows_metrics_in_both_formats_and_health() -> None:
             async with client.post("/metrics") as response:
                 assert response.status == 405
         with pytest.raises(ListenError, match="cannot listen"):
-            await HttpServer(metrics_of(state).registry, state, stalled_after=lambda: 1, clock=lambda: now).start(
-                "127.0.0.1", port
-            )
+            await HttpServer(metrics_of(state).registry, state, stalled_after=lambda: 1, clock=lambda: now).start(port)
     finally:
         await server.close()

@@ -1,4 +1,4 @@
-"""The daemon's HTTP: metrics and health, read only."""
+"""The daemon's HTTP: metrics, health, `/api/v1/` and the status page, read only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
+from swarmkeel.daemon.api import Api
+from swarmkeel.daemon.page import page_routes
 from swarmkeel.daemon.state import DaemonState
+from swarmkeel.daemon.web import make_application
 from swarmkeel.errors import SwarmkeelError
 
 
@@ -17,11 +20,13 @@ class ListenError(SwarmkeelError):
 
 
 class HttpServer:
-    """Serves `/metrics`, `/healthz` and `/readyz`.
+    """Serves `/metrics`, `/healthz` and `/readyz`; with an API also that and the status page, which lives by it.
 
     Args:
         registry: The metrics to show.
         state: What the daemon knows.
+        api: What answers under `/api/v1/`.
+        host: The address to listen on.
         stalled_after: Gives the seconds without a turn of the loop after which it counts as stuck.
         clock: Seconds since the epoch.
     """
@@ -33,17 +38,23 @@ class HttpServer:
         *,
         stalled_after: Callable[[], float],
         clock: Callable[[], float],
+        api: Api | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self._state = state
+        self._host = host
         self._stalled_after = stalled_after
         self._clock = clock
-        application = web.Application(client_max_size=0)
+        application = make_application(host)
         application.router.add_get("/metrics", make_aiohttp_handler(registry))
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
+        if api is not None:
+            application.add_routes([*api.routes(), *page_routes()])
+            application.on_shutdown.append(self._end_events)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, port: int) -> int:
         """Begin to listen.
 
         Returns:
@@ -54,18 +65,22 @@ class HttpServer:
         """
         await self._runner.setup()
         try:
-            site = web.TCPSite(self._runner, host, port)
+            site = web.TCPSite(self._runner, self._host, port)
             await site.start()
         except OSError as error:
             await self._runner.cleanup()
             raise ListenError(
-                f"cannot listen on {host}:{port} ({error.strerror or error})", "choose another http.host or http.port"
+                f"cannot listen on {self._host}:{port} ({error.strerror or error})",
+                "choose another http.host or http.port",
             ) from error
         return int(self._runner.addresses[0][1])
 
     async def close(self) -> None:
         """Stop listening and end open connections."""
         await self._runner.cleanup()
+
+    async def _end_events(self, _: web.Application) -> None:
+        self._state.changes.close()
 
     async def _healthz(self, _: web.Request) -> web.Response:
         silent = abs(self._clock() - self._state.last_turn_at)

@@ -15,6 +15,7 @@ from swarmkeel import __version__
 from swarmkeel.balance.decision import Decision
 from swarmkeel.config import Config, ConfigError, load_config
 from swarmkeel.control.client import ControlClient
+from swarmkeel.daemon.api import Api
 from swarmkeel.daemon.claimant import Claimant
 from swarmkeel.daemon.http import HttpServer
 from swarmkeel.daemon.journal import Journal
@@ -91,6 +92,20 @@ class Sidecar:
             clock=clock,
         )
         self._journal = Journal(config.journal.path)
+        self._http = HttpServer(
+            self.metrics.registry,
+            self.state,
+            stalled_after=self._stalled_after,
+            clock=clock,
+            api=Api(
+                self.state,
+                config=lambda: self._loop.config,
+                journal=self._journal,
+                version=__version__,
+                clock=clock,
+            ),
+            host=config.http.host,
+        )
         self._loop = BalanceLoop(
             config,
             reader=self._reader,
@@ -116,7 +131,7 @@ class Sidecar:
         """
         loop = asyncio.get_running_loop()
         try:
-            port = await self._http.start(self._loop.config.http.host, self._loop.config.http.port)
+            port = await self._http.start(self._loop.config.http.port)
             _log.info("started", version=__version__, http=f"http://{self._loop.config.http.host}:{port}")
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
@@ -165,6 +180,7 @@ class Sidecar:
             new = self._with_overrides(load_config(self._config_path))
         except ConfigError as error:
             self.state.config_is_current = False
+            self.state.changes.note()
             for where, what in error.findings:
                 _log.error("config_rejected", file=str(error.path), where=where, what=what)
         else:
@@ -182,6 +198,7 @@ class Sidecar:
         needs_restart = sorted(name for name, section in fixed.items() if section != getattr(new, name))
         self._loop.config = new.model_copy(update=fixed)
         self.state.config_is_current = True
+        self.state.changes.note()
         configure_logging(new.log.level, new.log.format)
         _log.info("config_reloaded")
         if needs_restart:
