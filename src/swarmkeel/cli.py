@@ -24,7 +24,10 @@ from swarmkeel.printable import printable
 _FAILED: Final = 1
 _LONGEST_PART: Final = 1000
 
-_COMMANDS: Final = ("init", "run", "demo", "check-config", "snapshot", "explain", "history", "simulate", "supervise")
+_COMMANDS: Final = (
+    *("init", "check-config", "run", "status", "pause", "resume", "check-now"),
+    *("snapshot", "explain", "history", "simulate", "supervise", "demo"),
+)
 """As the help lists them; each is a module of `swarmkeel.commands` with a function of the same name."""
 
 

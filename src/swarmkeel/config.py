@@ -53,7 +53,17 @@ def _check_not_empty(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return entries
 
 
+def _check_socket(socket: Path) -> Path:
+    if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
+        raise ValueError(f"must be a path of at most {_MAX_SOCKET_PATH} bytes, as for every Unix socket")
+    return socket
+
+
 _Multiaddress = Annotated[str, AfterValidator(_check_multiaddress)]
+
+
+_Socket = Annotated[Path, AfterValidator(_check_socket)]
+_Uids = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_check_not_empty)]
 
 
 class _Section(BaseModel):
@@ -85,21 +95,14 @@ class SwarmSection(_Section):
 class ServerSection(_Section):
     """The GPU server beside this sidecar."""
 
-    socket: Path
+    socket: _Socket
     """Its control socket."""
     peer_id: Annotated[str, Field(min_length=1)] | None = None
     """The peer id that it must have; any where left out."""
-    uids: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_check_not_empty)] | None = None
+    uids: _Uids | None = None
     """User ids that may own the other end of the socket, such as [990]; the sidecar's own and root where left out."""
     request_timeout: PositiveDuration = 10.0
     """How long one request to it may take."""
-
-    @field_validator("socket")
-    @classmethod
-    def _check_socket(cls, socket: Path) -> Path:
-        if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
-            raise ValueError(f"must be a path of at most {_MAX_SOCKET_PATH} bytes, as for every Unix socket")
-        return socket
 
 
 class BalanceSection(_Section):
@@ -232,6 +235,15 @@ class HttpSection(_Section):
     """Port to listen on; 0 takes a free one, which the log names."""
 
 
+class AdminSection(_Section):
+    """The Unix socket through which the operator's commands (status, pause, resume, check-now) reach the sidecar."""
+
+    socket: _Socket | None = None
+    """Its file, in a directory that not everyone may write to; beside the journal, with the ending .sock, where left out."""
+    uids: _Uids | None = None
+    """User ids that may use it, if its directory lets them in; the sidecar's own and root where left out."""
+
+
 class LogSection(_Section):
     """The log, on standard error."""
 
@@ -261,7 +273,13 @@ class Config(BaseSettings):
     move: MoveSection = MoveSection()
     journal: JournalSection
     http: HttpSection = HttpSection()
+    admin: AdminSection = AdminSection()
     log: LogSection = LogSection()
+
+    @property
+    def admin_socket(self) -> Path:
+        """Where the operator's commands reach the sidecar."""
+        return self.admin.socket or self.journal.path.parent / f"{self.journal.path.stem}.sock"
 
     @model_validator(mode="after")
     def _check_paths(self) -> Config:
@@ -270,9 +288,14 @@ class Config(BaseSettings):
             ("server.socket", self.server.socket),
             ("journal.path", self.journal.path),
             ("swarm.identity_path", self.swarm.identity_path),
+            ("admin.socket", self.admin_socket),
         ):
             if path is not None and known.setdefault(path, where) != where:
                 raise complete_error(f"must be another path than {known[path]}", where)
+        size = len(os.fsencode(self.admin_socket))
+        if size > _MAX_SOCKET_PATH:
+            beside = f"the one beside the journal has {size} bytes, a Unix socket at most {_MAX_SOCKET_PATH}"
+            raise complete_error(f"must be set to a shorter path: {beside}", "admin.socket")
         return self
 
     @classmethod

@@ -52,6 +52,8 @@ MOVES_LOOKED_AT: Final = 200
 WISHES_LAST_PERIODS: Final = 5
 """A wanted move confirms a later one only within this many check periods."""
 PRUNE_EVERY_SECONDS: Final = 3600.0
+CHECK_SECONDS: Final = 60.0
+"""What a check does beside reading takes no longer, in a large swarm on a slow machine."""
 SHORTEST_SLEEP_SECONDS: Final = 0.02
 MAX_PRESENCE_SECONDS: Final = 1800.0
 """Others plan for a server no longer than this after its sidecar died."""
@@ -66,6 +68,11 @@ def presence_lifetime(config: Config) -> float:
 def longest_promise(config: Config) -> float:
     """Give the seconds within which another sidecar must have claimed the move that the plan wants of it: two checks."""
     return 2 * (config.balance.check_period * (1 + config.balance.check_jitter) + config.claims.settle)
+
+
+def longest_answer(config: Config) -> float:
+    """Give the seconds that a check which is asked for may take: one may be under way before it."""
+    return 2 * (longest_reading(config) + CHECK_SECONDS)
 
 
 def longest_reading(config: Config) -> float:

@@ -15,12 +15,13 @@ from swarmkeel import __version__
 from swarmkeel.balance.decision import Decision
 from swarmkeel.config import Config, ConfigError, load_config
 from swarmkeel.control.client import ControlClient
+from swarmkeel.daemon.admin import AdminServer
 from swarmkeel.daemon.api import Api
 from swarmkeel.daemon.claimant import Claimant
 from swarmkeel.daemon.http import HttpServer
 from swarmkeel.daemon.journal import Journal
 from swarmkeel.daemon.logs import configure_logging
-from swarmkeel.daemon.loop import BalanceLoop, longest_reading
+from swarmkeel.daemon.loop import BalanceLoop, longest_answer, longest_reading
 from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.notify import ServiceNotifier
 from swarmkeel.daemon.stager import Stager
@@ -92,18 +93,19 @@ class Sidecar:
             clock=clock,
         )
         self._journal = Journal(config.journal.path)
+        self._api = Api(
+            self.state,
+            config=lambda: self._loop.config,
+            journal=self._journal,
+            version=__version__,
+            clock=clock,
+        )
         self._http = HttpServer(
             self.metrics.registry,
             self.state,
             stalled_after=self._stalled_after,
             clock=clock,
-            api=Api(
-                self.state,
-                config=lambda: self._loop.config,
-                journal=self._journal,
-                version=__version__,
-                clock=clock,
-            ),
+            api=self._api,
             host=config.http.host,
         )
         self._loop = BalanceLoop(
@@ -119,6 +121,15 @@ class Sidecar:
             clock=clock,
         )
 
+        self._admin = AdminServer(
+            config.admin_socket,
+            loop=self._loop,
+            status=self._api.status,
+            longest_check=lambda: longest_answer(self._loop.config),
+            allowed_uids=config.admin.uids,
+            clock=clock,
+        )
+
     def _stalled_after(self) -> float:
         config = self._loop.config
         return 60.0 + 3 * (config.balance.check_period + longest_reading(config))
@@ -131,6 +142,7 @@ class Sidecar:
         """
         loop = asyncio.get_running_loop()
         try:
+            await self._admin.start()
             port = await self._http.start(self._loop.config.http.port)
             _log.info("started", version=__version__, http=f"http://{self._loop.config.http.host}:{port}")
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -193,6 +205,7 @@ class Sidecar:
             "swarm": old.swarm,
             "server": old.server,
             "http": old.http,
+            "admin": old.admin,
             "journal": new.journal.model_copy(update={"path": old.journal.path}),
         }
         needs_restart = sorted(name for name, section in fixed.items() if section != getattr(new, name))
@@ -211,6 +224,7 @@ class Sidecar:
 
     async def _close(self) -> None:
         for close in (
+            self._admin.close,
             self._http.close,
             self._stager.close,
             self._claimant.close,
