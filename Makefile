@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate bench evaluate clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate screenshots bench evaluate clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,8 +37,9 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(RUN) pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-setup-tests: $(INSTALLED) ## Fetch Debian's Prometheus for the tests that need it, where that is possible.
+setup-tests: $(INSTALLED) ## Fetch Debian's Prometheus and Chromium for the tests that need them, where that is possible.
 	@sh tests/support/fetch_prometheus.sh
+	@sh tests/support/fetch_chromium.sh
 
 setup-petals: $(PETALS_INSTALLED) ## Install Petals into .venv-petals, and Swarmkeel beside it as its operators do.
 
@@ -86,6 +87,9 @@ layering: $(INSTALLED) ## Check that every module imports only what stands below
 
 docs: $(INSTALLED) ## Build the documentation into build/site; every dead link in it is an error.
 	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir build/site
+
+screenshots: setup-tests ## Take the pictures of the status page in the docs anew.
+	@SWARMKEEL_SCREENSHOTS=docs/images $(RUN) pytest tests/page $(ARGS)
 
 docs-generate: $(INSTALLED) ## Write the pages and files that follow from the code.
 	@$(RUN) tools.documents

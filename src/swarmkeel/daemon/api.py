@@ -32,7 +32,7 @@ from swarmkeel.daemon.web import json_answer, refuse
 MAX_LISTENERS: Final = 32
 """So many may follow the events at the same time."""
 HEARTBEAT_SECONDS: Final = 15.0
-"""Without a change a comment is sent after so long, which shows both ends that the other is there."""
+"""Without a change an event `alive` is sent after so long, which shows both ends that the other is there."""
 SHORTEST_BETWEEN_EVENTS: Final = 0.25
 """Changes in quicker succession become one event, in seconds."""
 
@@ -148,7 +148,7 @@ class Api:
         try:
             while not changes.is_closed:
                 if changes.revision == seen:
-                    await response.write(b": still here\n\n")
+                    await response.write(f"event: alive\ndata: {self._clock()}\n\n".encode())
                 else:
                     seen = changes.revision
                     await response.write(await self._event_of(seen))

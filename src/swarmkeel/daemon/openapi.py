@@ -46,8 +46,8 @@ def openapi(version: str) -> dict[str, Any]:
         "get": {
             "operationId": "events",
             "summary": "The status now, and again after every change, as server-sent events.",
-            "description": "Each event is named status, and its data is what /api/v1/status answers. Comments come while "
-            "nothing changes.",
+            "description": "Events are named status, and their data is what /api/v1/status answers; or, while nothing "
+            "changes, alive.",
             "responses": {
                 "200": {"description": "A stream of events.", "content": {"text/event-stream": {}}},
                 "503": _problem("Too many follow the events already."),
