@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -155,6 +156,32 @@ def test_all_mistakes_of_a_configuration_are_shown(tmp_path: Path) -> None:
         "balance.qualty",
         "journal.path",
     ]
+
+
+def test_what_is_wrong_and_what_is_in_force_come_as_json_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("server: {socket: /s}\njournal: {path: /j}\nswarm: {dht_prefix: a.b}\n")
+    assert run_command_line(["check-config", "--json", str(path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    document = json.loads(shown.out)
+    assert (document["file"], document["ok"]) == (str(path), False)
+    assert [found["where"] for found in document["findings"]] == [
+        "swarm.dht_prefix",
+        "swarm.total_blocks",
+        "swarm.initial_peers",
+    ]
+    assert run_command_line(["check-config", "--json", str(_EXAMPLE)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(_EXAMPLE), "ok": True, "findings": []}
+    assert run_command_line(["check-config", "--json", "--print", str(_EXAMPLE)]) == 0
+    assert json.loads(capsys.readouterr().out) == load_config(_EXAMPLE).model_dump(mode="json")
+
+
+def test_scenarios_are_listed_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["simulate", "--list", "--json"]) == 0
+    assert "steady-churn" in [scenario["name"] for scenario in json.loads(capsys.readouterr().out)]
 
 
 def test_the_effective_configuration_is_a_configuration(

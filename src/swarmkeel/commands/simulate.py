@@ -53,8 +53,12 @@ def simulate(
 
     console = Console()
     if list_scenarios:
-        for name in named_scenarios():
-            console.print(f"[bold]{name}[/bold]  {load_scenario(name).about}")
+        abouts = {name: load_scenario(name).about for name in named_scenarios()}
+        if json_out:
+            typer.echo(json.dumps([{"name": name, "about": about} for name, about in abouts.items()]))
+            return
+        for name, about in abouts.items():
+            console.print(f"[bold]{name}[/bold]  {about}")
         return
     _require("scipy", "bounds")
     if out is not None:
