@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -184,3 +185,38 @@ def fill(daemon: StillDaemon, servers: Sequence[Placed], total_blocks: int) -> N
     }
     state.claims = ClaimsView(sidecars=len(servers) - 1, claims=1, implausible=1, rejected=0, readable=True)
     daemon.show(total_blocks, servers)
+
+
+def example_servers(count: int = 20) -> list[Placed]:
+    """Make a swarm of 80 blocks with a hole, servers of all states, and names of all kinds."""
+    chance = random.Random(4)  # noqa: S311 - an example that can be repeated
+    servers = [Placed(OWN, Span(0, 16), 12.0, name="hut-1")]
+    for number in range(1, count):
+        length = chance.choice([12, 16, 20])
+        start = 80 - length if number == 1 else chance.randrange(0, 80 - length + 1)
+        if start < 44 and start + length > 41:
+            start = max(41 - length, 0) if number % 2 else 44
+        state = ServerState.JOINING if number % 9 == 4 else ServerState.ONLINE
+        if number % 13 == 7:
+            state = ServerState.OFFLINE
+        name = None if number % 5 == 0 else f"server-{number}"
+        servers.append(
+            Placed(f"12D3KooW{number:07d}", Span(start, start + length), chance.choice([6.0, 8, 12, 17.5]), state, name)
+        )
+    return servers
+
+
+def remember(daemon: StillDaemon, minutes: int = 240) -> None:
+    """Give a daemon a past: a bottleneck that wavers, and a hole that was healed."""
+    chance, now = random.Random(1), time.time()  # noqa: S311 - as above
+    newest = list(daemon.state.timeline)
+    daemon.state.timeline.clear()
+    for minute in range(minutes):
+        is_hole = minutes // 3 < minute < minutes // 3 + 25
+        numbers = SwarmNumbers(
+            bottleneck_rps=0 if is_hole else 17 + chance.gauss(0, 0.8) + 6 * (minute > minutes * 0.6),
+            bound_rps=33 if minute < minutes * 0.7 else 30,
+            uncovered_blocks=3 if is_hole else 0,
+        )
+        daemon.state.timeline.append((now - 60 * (minutes - minute), numbers))
+    daemon.state.timeline.extend(newest)

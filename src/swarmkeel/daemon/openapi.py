@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, Final
 
+import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -81,6 +83,12 @@ def openapi_json(version: str) -> str:
     return json.dumps(openapi(version), indent=1)
 
 
+def openapi_yaml() -> str:
+    """Give the description as the file `docs/api.yaml`: that of no version, which would make it differ at each release."""
+    text = yaml.safe_dump(openapi("1"), sort_keys=False, width=100, allow_unicode=True)
+    return f"# Made from the code: python -m swarmkeel.daemon.openapi > docs/api.yaml\n{text}"
+
+
 def _path(name: str, text: str, model: type[BaseModel], query: type[Query] | None) -> dict[str, Any]:
     answers = {
         "200": {
@@ -115,3 +123,7 @@ def _parameters(query: type[Query]) -> list[dict[str, Any]]:
 def _problem(text: str) -> dict[str, Any]:
     schema = {"$ref": f"{_SCHEMAS}Problem"}
     return {"description": text, "content": {PROBLEM_CONTENT_TYPE: {"schema": schema}}}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(openapi_yaml())
