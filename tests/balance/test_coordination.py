@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.coordination import choose_first_span, view_servers
+from swarmkeel.balance.coordination import choose_first_span, missing_partners, plan_with_others, view_servers
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import TooManyBlocksError, choose_best_blocks
@@ -189,3 +189,28 @@ def test_how_soon_a_server_will_serve_is_what_its_sidecar_tells() -> None:
     assert arrives_in(sidecar("QmB", arrives_at=NOW - 500)) == 510.0
     claimed = sidecar("QmB", claim(6, 9, made_at=NOW - 10), load_seconds=100.0, fetch_seconds=300.0)
     assert arrives_in(claimed, state=ServerState.ONLINE) == 390.0
+
+
+# Two weak stretches, each with one server: both have to be helped, so that one of the moves alone is for nothing.
+TWO_WEAK = spans_from((0, 4, 5), (0, 4, 5), (0, 4, 5), (0, 4, 5), (0, 4, 5), (4, 8, 1), (8, 12, 1))
+
+
+def partners(peer_id: str, *claims_of: str, as_planned: bool = True) -> tuple[str, ...]:
+    """Give whose claims one of the plan's two movers waits for, where some have claimed their part of it."""
+    told = {peer: sidecar(peer) for peer in TWO_WEAK}
+    server = own(peer_id, Span(0, 4)).model_copy(update={"num_blocks": 4})
+    servers, plan = plan_with_others(TWO_WEAK, told, server, total_blocks=TOTAL, now=NOW, move_cost=0.04)
+    assert [move.peer_id for move in plan.moves] == ["QmA", "QmB"]
+    for move in plan.moves:
+        if move.peer_id in claims_of:
+            target = move.target if as_planned else Span(2, 6)
+            told[move.peer_id] = sidecar(move.peer_id, Claim(Span(0, 4), target, NOW - 1, NOW + 100, throughput=5.0))
+    return missing_partners(plan, servers, told, server, total_blocks=TOTAL, now=NOW)
+
+
+def test_a_move_that_helps_only_together_with_another_waits_for_its_claim() -> None:
+    assert partners("QmA") == ("QmB",)
+    assert partners("QmB") == ("QmA",)
+    assert partners("QmA", "QmB") == ()
+    assert partners("QmA", "QmB", as_planned=False) == ("QmB",)
+    assert partners("QmC") == ()

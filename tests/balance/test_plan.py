@@ -298,6 +298,19 @@ def test_nobody_leaves_blocks_to_a_server_that_announces_too_much() -> None:
     assert len(beside(0.2).moves) == 1
 
 
+def test_no_move_is_made_that_helps_only_if_a_server_lives_that_should_have_renewed_its_record() -> None:
+    strong = (server("a", 0, 3), server("b", 0, 3, 1.0), server("c", 0, 3, 4.0, movable=False))
+    rest = server("d", 3, 6, 5.0, movable=False)
+    assert plan(6, *strong, rest).moves
+    # Without `c` the bottleneck is 5 with the move and without it.
+    assert not plan(6, *strong[:2], replace(strong[2], is_overdue=True), rest).moves
+
+
+def test_a_hole_is_closed_whoever_is_overdue() -> None:
+    swarm = (server("a", 0, 3), server("b", 0, 3), server("c", 0, 3, is_overdue=True))
+    assert plan(6, *swarm).moves
+
+
 def test_what_only_a_claim_would_uncover_is_no_emergency() -> None:
     leaving = server(
         "a", 0, 3, serving=False, movable=False, movable_in_emergency=False, unless_claimed=(Span(3, 6), 5.0)

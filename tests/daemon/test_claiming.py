@@ -192,6 +192,36 @@ def test_weights_that_cannot_be_fetched_hold_the_next_claim_back_for_a_while(pre
     assert step(EMERGENCY, long_lived, later, can_prefetch=True).action is ClaimAction.GO
 
 
+NEEDS_OTHERS = decided().model_copy(
+    update={"reasons": (Reason(name="raises_bottleneck"), Reason(name="needs_others", values={"moves": 1}))}
+)
+
+
+def test_a_move_that_needs_others_keeps_its_claim_until_they_have_claimed() -> None:
+    waiting = step(NEEDS_OTHERS, claimed(), NOW + 8)
+    assert waiting.action is ClaimAction.WAIT
+    assert waiting.reason is not None
+    assert waiting.reason.name == "waiting_for_others"
+    later = step(NEEDS_OTHERS, waiting.state, NOW + 70)
+    assert later.action is ClaimAction.EXTEND
+    assert later.state.claim is not None
+    assert later.state.claim.expires_at == NOW + 170
+    assert step(decided(), later.state, NOW + 78).action is ClaimAction.GO
+
+
+def test_a_move_whose_partners_do_not_claim_is_given_up() -> None:
+    state = step(NEEDS_OTHERS, claimed(), NOW + 8).state
+    for after in range(16, 188, 8):
+        waiting = step(NEEDS_OTHERS, state, NOW + after)
+        assert waiting.action in (ClaimAction.WAIT, ClaimAction.EXTEND)
+        state = waiting.state
+    given_up = step(NEEDS_OTHERS, state, NOW + 188)
+    assert given_up.action is ClaimAction.WITHDRAW
+    assert given_up.state.claim is None
+    assert given_up.reason is not None
+    assert given_up.reason.name == "others_stay"
+
+
 def test_a_claim_of_before_the_clock_was_set_back_does_not_hold_the_move_for_ever() -> None:
     again = step(decided(), claimed(NOW), NOW - 3600)
     assert again.action is ClaimAction.PUBLISH

@@ -98,6 +98,26 @@ async def test_a_server_that_dies_silently_vanishes_when_its_record_ends(peers: 
         await reader.close()
 
 
+async def test_a_server_whose_record_is_not_renewed_in_time_is_overdue_until_it_is(peers: DhtPeers) -> None:
+    node = await DhtNode.open(peers.initial_peers)
+    reader = SwarmReader(peers.initial_peers, "m", 2)
+    announcer = Announcer(node, "m")
+    online = ServerInfo(ServerState.ONLINE, 1.0, 0, 2)
+    try:
+        await announcer.announce(online, range(2), 20.0)
+        assert (await reader.read()).overdue == frozenset()
+        async with asyncio.timeout(60):
+            while not (seen := await reader.read()).overdue:
+                await asyncio.sleep(0.2)
+        assert seen.overdue == {node.peer_id}
+        assert node.peer_id in seen.blocks[1].servers
+        await announcer.announce(online, range(2), 20.0)
+        assert (await reader.read()).overdue == frozenset()
+    finally:
+        await reader.close()
+        await node.close()
+
+
 async def test_what_a_server_announces_later_counts(peers: DhtPeers) -> None:
     node = await DhtNode.open(peers.initial_peers)
     reader = SwarmReader(peers.initial_peers, "m", 1)

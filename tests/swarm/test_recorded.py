@@ -59,7 +59,8 @@ def snapshots(draw: st.DrawFn) -> SwarmSnapshot:
         for index in range(draw(st.integers(1, 4)))
     )
     rejected = draw(st.dictionaries(st.sampled_from(["shape", "state", "something newer"]), st.integers(1, 9)))
-    return SwarmSnapshot("some/model-hf", first_block, blocks, draw(st.floats(0, 2e9)), rejected)
+    overdue = draw(st.frozensets(st.sampled_from(PEERS), max_size=2))
+    return SwarmSnapshot("some/model-hf", first_block, blocks, draw(st.floats(0, 2e9)), rejected, overdue)
 
 
 @given(snapshot=snapshots())

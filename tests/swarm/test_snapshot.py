@@ -102,6 +102,7 @@ BASE = two_blocks({"QmA": INFO, "QmB": INFO}, {"QmA": INFO})
         lambda: two_blocks({"QmA": INFO, "QmB": INFO}, {"QmA": INFO}, KeyReading.UNKNOWN),
         lambda: replace(BASE, rejected={"shape": 4}),
         lambda: replace(BASE, blocks=BASE.blocks[:1]),
+        lambda: replace(BASE, overdue=frozenset({"QmA"})),
     ],
 )
 def test_digest_changes_with_all_that_decisions_depend_on(change: Callable[[], SwarmSnapshot]) -> None:

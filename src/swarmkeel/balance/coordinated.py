@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from swarmkeel.balance.bound import measure
-from swarmkeel.balance.coordination import choose_first_span, plan_with_others, view_servers
+from swarmkeel.balance.coordination import choose_first_span, missing_partners, plan_with_others, view_servers
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.doubts import Spans, doubts_about_own_record, doubts_about_swarm, without_idle
 from swarmkeel.balance.plan import Outlook, Plan
@@ -73,6 +73,7 @@ def plan_in(situation: Situation) -> tuple[tuple[PlanServer, ...], Plan]:
         move_cost=situation.settings.move_cost,
         first_block=snapshot.first_block,
         unread=[index for index, block in enumerate(snapshot.blocks) if block.reading is KeyReading.UNKNOWN],
+        overdue=snapshot.overdue,
     )
 
 
@@ -90,6 +91,7 @@ def _follow(plan: Plan, servers: tuple[PlanServer, ...], situation: Situation, b
     if others:
         values = {"peers": ", ".join(peer_id[-7:] for peer_id in others), "moves": len(others)}
         reasons.append(Reason(name="together_with", values=values))
+        reasons += _needed(plan, servers, situation)
     placed = _finals(servers)
     placed.update({move.peer_id: (move.target, move.throughput) for move in plan.moves})
     return _decision(
@@ -100,6 +102,20 @@ def _follow(plan: Plan, servers: tuple[PlanServer, ...], situation: Situation, b
         target=_named(own_move.target, situation),
         after=_measure(placed, situation.snapshot.total_blocks),
     )
+
+
+def _needed(plan: Plan, servers: tuple[PlanServer, ...], situation: Situation) -> list[Reason]:
+    missing = missing_partners(
+        plan,
+        servers,
+        situation.sidecars,
+        situation.own,
+        total_blocks=situation.snapshot.total_blocks,
+        now=situation.now,
+        first_block=situation.snapshot.first_block,
+    )
+    values = {"peers": ", ".join(peer_id[-7:] for peer_id in missing), "moves": len(missing)}
+    return [Reason(name="needs_others", values=values)] if missing else []
 
 
 def _worth(plan: Plan, outlook: Outlook) -> Reason:

@@ -16,6 +16,7 @@ from swarmkeel.balance.coverage import SoftMinimum
 from swarmkeel.balance.plan import Plan, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer
+from swarmkeel.balance.search import NOTHING
 from swarmkeel.balance.selection import find_best_start
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
@@ -60,6 +61,7 @@ def plan_with_others(
     move_cost: float,
     first_block: int = 0,
     unread: Collection[int] = (),
+    overdue: Collection[str] = (),
     planner: Planner = make_plan,
 ) -> tuple[tuple[PlanServer, ...], Plan]:
     """Make the plan that the own server's sidecar follows.
@@ -77,12 +79,16 @@ def plan_with_others(
         first_block: As above.
         move_cost: See `make_plan`.
         unread: Blocks whose keys could not be read, counted from the first block read.
+        overdue: Servers whose records should have been renewed by now, see `swarm.renewal`.
         planner: Makes the plan.
 
     Returns:
         The servers that the plan was made of, and the plan.
     """
-    servers = view_servers(spans, sidecars, own, total_blocks=total_blocks, now=now, first_block=first_block)
+    servers = tuple(
+        replace(server, is_overdue=True) if server.peer_id in overdue else server
+        for server in view_servers(spans, sidecars, own, total_blocks=total_blocks, now=now, first_block=first_block)
+    )
     hiding = hiding_places(unread, spans)
     plan = planner(servers, total_blocks=total_blocks, move_cost=move_cost, unread=hiding)
     if own.claim is None:
@@ -102,6 +108,55 @@ def plan_with_others(
     if firm == servers:
         return servers, plan
     return firm, planner(firm, total_blocks=total_blocks, move_cost=move_cost, unread=hiding)
+
+
+def missing_partners(
+    plan: Plan,
+    servers: Iterable[PlanServer],
+    sidecars: Mapping[str, Sidecar],
+    own: OwnServer,
+    *,
+    total_blocks: int,
+    now: float,
+    first_block: int = 0,
+) -> tuple[str, ...]:
+    """Give those whose moves the own server's move is for nothing without, as long as they have not claimed them.
+
+    A plan of several moves is decided by several sidecars, one after the other. Whoever goes first has moved in vain if
+    the others see another swarm by the time they look.
+
+    Args:
+        plan: The plan that the own server follows.
+        servers: The servers that it was made of.
+        sidecars: What sidecars tell, with plausible claims alone.
+        own: The server to decide about.
+        total_blocks: Number of blocks read.
+        now: Seconds since the epoch.
+        first_block: Index of the first block read.
+
+    Returns:
+        Their peer ids; none if the own move helps without them, if there is a hole to close, or if all have claimed.
+    """
+    own_move = plan.move_of(own.peer_id)
+    if own_move is None or plan.is_emergency or len(plan.moves) == 1:
+        return ()
+    missing = []
+    coverage = np.zeros(total_blocks)
+    for server in servers:
+        move = plan.move_of(server.peer_id)
+        claim = sidecars[server.peer_id].claim if move is not None and server.peer_id in sidecars else None
+        if move is None or server.peer_id == own.peer_id:
+            coverage[server.final.start : server.final.end] += server.throughput
+        elif claim is not None and claim.expires_at > now and claim.target == _shift(move.target, first_block):
+            coverage[move.target.start : move.target.end] += move.throughput
+        else:
+            coverage[server.final.start : server.final.end] += server.throughput
+            missing.append(server.peer_id)
+    before = float(coverage.min())
+    origin = next(server for server in servers if server.peer_id == own.peer_id)
+    coverage[origin.final.start : origin.final.end] -= origin.throughput
+    coverage[own_move.target.start : own_move.target.end] += own_move.throughput
+    return () if float(coverage.min()) > before * (1 + NOTHING) else tuple(missing)
 
 
 def hiding_places(unread: Collection[int], spans: Mapping[str, RemoteSpanInfo[str]]) -> frozenset[int]:

@@ -162,11 +162,15 @@ class _Planning:
         self._unit = mean if 0 < mean < math.inf else 1.0
         self._before = initial_state(servers, total_blocks, self._unit)
         self._doubted, self._announced = np.zeros(total_blocks), np.zeros(total_blocks)
+        self._renewed = self._before.coverage.copy()
+        self._has_overdue = any(server.is_overdue for server in servers)
         for server in servers:
             stays, stays_rps = server.unless_claimed or (server.final, server.throughput)
             self._doubted[stays.start : stays.end] += stays_rps / self._unit * server.credit
             span, throughput = server.final, server.throughput / self._unit
             self._announced[span.start : span.end] += throughput * server.announced
+            if server.is_overdue:
+                self._renewed[span.start : span.end] -= throughput
         read = [block for block in range(total_blocks) if block not in unread]
         self._at_most = float(self._before.coverage[read].min()) if read else math.inf
         self._move_cost = move_cost * min(max(self._before.bottleneck, _COST_FLOOR), 1.0)
@@ -187,12 +191,32 @@ class _Planning:
         return min(states, key=self._rank, default=None)
 
     def _rank(self, state: State) -> tuple[float, ...]:
-        return (not self._stands_doubt(state), state.cost - state.bottleneck, len(state.steps))
+        return (
+            not self._stands_doubt(state),
+            not self._helps_without_overdue(state),
+            state.cost - state.bottleneck,
+            len(state.steps),
+        )
 
     def improves(self, state: State) -> bool:
         """Tell whether a state is worth its moves."""
         gain = state.bottleneck - self._at_most - state.cost
-        return gain > NOTHING and self._stands_doubt(state)
+        return gain > NOTHING and self._stands_doubt(state) and self._helps_without_overdue(state)
+
+    def _helps_without_overdue(self, state: State) -> bool:
+        """Tell whether a state is better than the present one even if those are gone whose records are overdue.
+
+        Most moves that turn out to have been for nothing were planned with a server that had crashed already.
+        """
+        if not self._has_overdue:
+            return True
+        after = self._renewed.copy()
+        for step in state.steps:
+            server = self._servers[step.mover]
+            if not server.is_overdue:
+                after[server.final.start : server.final.end] -= server.throughput / self._unit
+                after[step.target.start : step.target.end] += step.throughput
+        return float(after.min()) > float(self._renewed.min()) + NOTHING
 
     def _stands_doubt(self, state: State) -> bool:
         """Tell whether a state is no worse than the present one, whoever may be lying.

@@ -26,6 +26,7 @@ class PlanServer:
         credit: What it serves if it lies, as a share of `throughput`: a plan must do no harm then either.
         announced: What it serves if all that it says is true, likewise: as much as `throughput` or more.
         arrives_in: Seconds until it serves `final`, as far as is known; 0 for one that does.
+        is_overdue: Whether it should have renewed its record by now: it may be gone.
     """
 
     peer_id: str
@@ -41,6 +42,7 @@ class PlanServer:
     credit: float = 1.0
     announced: float = 1.0
     arrives_in: float = 0.0
+    is_overdue: bool = False
 
     def seconds_to(self, target: Span) -> float:
         """Give how long a move would take from now until the server serves again: weights that it has need no fetching."""

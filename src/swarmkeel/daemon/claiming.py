@@ -36,6 +36,8 @@ MOVING_SHARE: Final = 0.1
 """Of the servers; while more are on the move nobody knows what the swarm will look like when they are done."""
 MOVING_AT_LEAST: Final = 2
 """So many may always be on the move, however small the swarm."""
+LONGEST_WAIT_FOR_OTHERS: Final = 180.0
+"""Seconds within which those must claim whose moves one's own is for nothing without; by default they look thrice."""
 DIGEST_LENGTH: Final = 12
 """So much of a snapshot's digest is told: enough to see whether two sidecars looked at the same."""
 
@@ -81,6 +83,7 @@ class ClaimState(BaseModel):
         published_at: When it was first out, or was tried to be; None until then.
         prefetch: How far the server is with the weights.
         prefetch_since: When they were asked for; None until then.
+        waiting_since: Since when others' claims are all that the move waits for; None while it does not.
         under_way: Whether the move itself has begun.
         held_until: Until when no move is claimed, since the last one's weights could not be fetched.
     """
@@ -91,6 +94,7 @@ class ClaimState(BaseModel):
     published_at: float | None = None
     prefetch: Prefetch = Prefetch.NONE
     prefetch_since: float | None = None
+    waiting_since: float | None = None
     under_way: bool = False
     held_until: float = 0.0
 
@@ -333,10 +337,25 @@ def _after_settling(
                 ClaimState(held_until=now + settings.prefetch_retry),
                 Reason(name="prefetch_failed", values=values),
             )
+        case _ if any(reason.name == "needs_others" for reason in decision.reasons):
+            return _wait_for_others(claim, state, now=now, settings=settings)
         case _:
             return ClaimStep(ClaimAction.GO, _extended(state, now, settings))
     reason = Reason(name="prefetching", values={"target": str(claim.target), "seconds": now - since})
     return ClaimStep(action, state, reason, now + settings.prefetch_poll)
+
+
+def _wait_for_others(claim: Claim, state: ClaimState, *, now: float, settings: ClaimSettings) -> ClaimStep:
+    """Keep a claim until those have claimed whose moves it needs; give it up if they do not."""
+    since = now if state.waiting_since is None else state.waiting_since
+    if not 0 <= now - since < LONGEST_WAIT_FOR_OTHERS:
+        values = {"target": str(claim.target)}
+        return ClaimStep(ClaimAction.WITHDRAW, ClaimState(), Reason(name="others_stay", values=values))
+    action, state = ClaimAction.WAIT, state.model_copy(update={"waiting_since": since})
+    if claim.expires_at - now < settings.lifetime / 2:
+        action, state = ClaimAction.EXTEND, _extended(state, now, settings)
+    reason = Reason(name="waiting_for_others", values={"target": str(claim.target), "seconds": now - since})
+    return ClaimStep(action, state, reason, now + settings.settle)
 
 
 def step_back(state: ClaimState) -> ClaimStep:

@@ -14,6 +14,7 @@ from swarmkeel.simulation.events import EventQueue
 from swarmkeel.simulation.scenario import DhtPart
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
+from swarmkeel.swarm.renewal import RenewalWatch
 from swarmkeel.swarm.sidecar import Sidecar
 from swarmkeel.swarm.span import Span
 
@@ -21,6 +22,7 @@ _Value = TypeVar("_Value")
 _Computed = TypeVar("_Computed")
 
 _HISTORY_LENGTH: Final = 4096
+_LOOK_AT_RENEWALS_EVERY: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -57,6 +59,9 @@ class Table(Generic[_Value]):
         self._times = [-1.0]
         self._views: list[View[_Value]] = [View(0, {})]
         self._changes = 0
+        self._looked_at = [-1.0]
+        self._renewals = RenewalWatch()
+        self._overdue: list[frozenset[str]] = [frozenset()]
 
     def put(self, peer_id: str, value: _Value | None, expires_at: float) -> None:
         """Replace a peer's record, unless the one that is there expires later; None stands for a tombstone."""
@@ -96,6 +101,17 @@ class Table(Generic[_Value]):
         if len(self._times) > 2 * _HISTORY_LENGTH:
             del self._times[:_HISTORY_LENGTH], self._views[:_HISTORY_LENGTH]
 
+    def overdue_at(self, time: float) -> frozenset[str]:
+        """Give the peers whose records were overdue at a time, by the production rule, at the newest look before it."""
+        now = self._queue.now
+        if now >= self._looked_at[-1] + _LOOK_AT_RENEWALS_EVERY:
+            expirations = {peer_id: expires_at for peer_id, (_, expires_at) in self._records.items()}
+            self._looked_at.append(now)
+            self._overdue.append(self._renewals.overdue(expirations, now))
+            if len(self._looked_at) > 2 * _HISTORY_LENGTH:
+                del self._looked_at[:_HISTORY_LENGTH], self._overdue[:_HISTORY_LENGTH]
+        return self._overdue[max(bisect_right(self._looked_at, time) - 1, 0)]
+
     def at(self, time: float) -> View[_Value]:
         """Give the table as it was at a time, or the oldest state that is still known."""
         return self._views[max(bisect_right(self._times, time) - 1, 0)]
@@ -111,6 +127,7 @@ class Reading:
         answered: Share of the block keys that were answered.
         lost: Blocks whose keys were not answered.
         read_at: The time whose state it shows.
+        overdue: Servers whose records should have been renewed by then.
     """
 
     servers: View[RemoteSpanInfo[str]]
@@ -118,6 +135,7 @@ class Reading:
     answered: float
     lost: frozenset[int]
     read_at: float
+    overdue: frozenset[str] = frozenset()
 
     def remembering(self, former: Reading | None) -> Reading:
         """Add what a former reading of the same reader knew and this one missed, as `swarm.record_memory` does."""
@@ -194,13 +212,13 @@ class Dht:
             not_before: Time of what the reader remembers: an older state tells it nothing.
         """
         time = max(self._seen_time(draw), not_before)
-        view = self.servers.at(time)
+        view, overdue = self.servers.at(time), self.servers.overdue_at(time)
         loss = self._world.bad_read_loss if draw.random() < self._world.bad_read_share else self._world.lost_key_share
         lost = frozenset(_lose(self._total_blocks, loss, draw))
         answered = 1 - len(lost) / self._total_blocks
         shortest = view.compute("shortest", lambda: min((span.length for span in view.entries.values()), default=1))
         if len(lost) < shortest:
-            return Reading(view, view, answered, lost, time)
+            return Reading(view, view, answered, lost, time, overdue)
         # A record stands under every block of its span: the server is missed only where all of them are.
         entries = {
             peer_id: span
@@ -208,7 +226,7 @@ class Dht:
             if span.length > len(lost) or not lost.issuperset(range(span.start, span.end))
         }
         found = view if len(entries) == len(view.entries) else View(-1, entries)
-        return Reading(found, view, answered, lost, time)
+        return Reading(found, view, answered, lost, time, overdue)
 
     def read_sidecars(self, reading: Reading) -> View[Sidecar]:
         """Read what sidecars tell, together with what servers announce: both as of the same moment."""

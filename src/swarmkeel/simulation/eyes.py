@@ -11,7 +11,13 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from swarmkeel.balance.coordination import choose_first_span, hiding_places, plan_with_others, view_servers
+from swarmkeel.balance.coordination import (
+    choose_first_span,
+    hiding_places,
+    missing_partners,
+    plan_with_others,
+    view_servers,
+)
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.plan import Plan, make_plan
 from swarmkeel.balance.plan_server import PlanServer
@@ -154,10 +160,14 @@ class CoordinatedDecider:
             name = "closes_holes_sooner" if plan.covered_in_seconds_before < math.inf else "closes_holes"
         placed = {server.peer_id: (server.final, server.throughput) for server in servers}
         placed.update({each.peer_id: (each.target, each.throughput) for each in plan.moves})
+        partners = missing_partners(
+            plan, servers, eyes.plausible().entries, own, total_blocks=eyes.total_blocks, now=eyes.now
+        )
         return _decision(
             own,
             move.target,
             Reason(name=name, values=_worth(plan)),
+            *(Reason(name="needs_others", values={"moves": len(partners)}) for _ in partners[:1]),
             before=SwarmNumbers(
                 bottleneck_rps=plan.bottleneck_before_rps, bound_rps=0.0, uncovered_blocks=plan.uncovered_before
             ),
@@ -191,6 +201,7 @@ class CoordinatedDecider:
                 now=eyes.now,
                 move_cost=self._move_cost,
                 unread=unread,
+                overdue=eyes.reading.overdue,
                 planner=_plan_once,
             )
 
@@ -198,7 +209,7 @@ class CoordinatedDecider:
             return plan()
         # How soon a hole will be closed depends on when one looks.
         moment = int(eyes.now // 30) if spans.compute("hole", lambda: has_hole(spans, eyes.total_blocks)) else 0
-        return spans.compute(("plan", told.number, eyes.period, moment, self._move_cost), plan)
+        return spans.compute(("plan", told.number, eyes.period, moment, self._move_cost, eyes.reading.overdue), plan)
 
     def _first(self, eyes: Eyes, own: OwnServer) -> Decision:
         servers = view_servers(
@@ -282,11 +293,11 @@ def _numbers(places: Sequence[tuple[Span, float]], total_blocks: int) -> SwarmNu
 
 
 def _decision(
-    own: OwnServer, target: Span, reason: Reason, *, before: SwarmNumbers | None, after: SwarmNumbers | None
+    own: OwnServer, target: Span, *reasons: Reason, before: SwarmNumbers | None, after: SwarmNumbers | None
 ) -> Decision:
     return Decision(
         verdict=Verdict.MOVING,
-        reasons=(reason,),
+        reasons=reasons,
         policy="simulated",
         peer_id=own.peer_id,
         own_span=own.span,

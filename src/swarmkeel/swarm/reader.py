@@ -13,11 +13,13 @@ from typing import Final
 
 import structlog
 
+from swarmkeel.swarm.dht_codec import RawRecord
 from swarmkeel.swarm.dht_lookup import Found, Lookup
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.failures import SwarmUnreachable
-from swarmkeel.swarm.record import RecordRejected, ServerInfo, parse_block_records, parse_peer_id
+from swarmkeel.swarm.record import RecordRejected, ServerInfo, ServerState, parse_block_records, parse_peer_id
 from swarmkeel.swarm.record_memory import RecordMemory
+from swarmkeel.swarm.renewal import RenewalWatch
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 
 _LOOKUP_SHARE: Final = 0.8
@@ -64,6 +66,7 @@ class SwarmReader:
         self._read_timeout = read_timeout
         self._clock = clock
         self._memory = RecordMemory(remember_seconds)
+        self._renewals = RenewalWatch()
         self._node: DhtNode | None = None
         self._lookup: Lookup | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -222,19 +225,35 @@ class SwarmReader:
         """Check all records, one block after the other; blocks whose turn does not come in time are unknown."""
         rejected: Counter[str] = Counter()
         blocks: list[BlockReading] = []
+        expirations: dict[str, float] = {}
         read_at, now = self._clock(), time.time()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 for key in self._keys:
-                    values, undecoded = await self._with_memory(key, found[key], now).values(now)
+                    known = self._with_memory(key, found[key], now)
+                    values, undecoded = await known.values(now)
                     servers, unaccepted = parse_block_records(values)
                     rejected += undecoded + unaccepted
                     blocks.append(BlockReading(key, _reading(found[key], servers), servers))
+                    _note_expirations(expirations, known.records, servers)
         blocks += [BlockReading(key, KeyReading.UNKNOWN, {}) for key in self._keys[len(blocks) :]]
-        return SwarmSnapshot(self._dht_prefix, self._first_block, tuple(blocks), read_at, rejected)
+        overdue = self._renewals.overdue(expirations, now)
+        return SwarmSnapshot(self._dht_prefix, self._first_block, tuple(blocks), read_at, rejected, overdue)
 
     def _with_memory(self, key: str, found: Found, now: float) -> Found:
         return replace(found, records=self._memory.merge(key, found.records, now))
+
+
+def _note_expirations(
+    expirations: dict[str, float], records: Mapping[object, RawRecord], servers: Mapping[str, ServerInfo]
+) -> None:
+    """Note when the records of those end who are there; of several records of one server the last counts."""
+    for subkey, record in records.items():
+        with suppress(RecordRejected):
+            peer_id = parse_peer_id(subkey)
+            info = servers.get(peer_id)
+            if info is not None and info.state is not ServerState.OFFLINE:
+                expirations[peer_id] = max(record.expiration, expirations.get(peer_id, 0.0))
 
 
 def _reading(found: Found, servers: Mapping[str, ServerInfo]) -> KeyReading:

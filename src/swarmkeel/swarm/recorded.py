@@ -1,11 +1,11 @@
 """Snapshots as JSON (format 1): files to look at, to replay or to write by hand, and what the journal keeps.
 
     {"format": 1, "dht_prefix": "llama-65b-hf", "first_block": 0, "total_blocks": 80, "read_at": 1764000000.0,
-     "rejected": {"throughput": 1},
+     "rejected": {"throughput": 1}, "overdue": ["Qm..."],
      "blocks": [{"uid": "llama-65b-hf.0", "read": "ok",
                  "servers": {"Qm...": [2, 762.9, {"start_block": 0, "end_block": 33}]}}, ...]}
 
-`read`, `read_at` and `rejected` may be left out; fields that are not known are ignored. The records stand there as in
+`read`, `read_at`, `rejected` and `overdue` (servers that should have renewed their records by then) may be left out; fields that are not known are ignored. The records stand there as in
 the DHT and are checked in the same way: a bad one is left out and counted. Numbers are as Python's json writes them: a
 ping that never came back is `Infinity`.
 """
@@ -59,6 +59,7 @@ class _RecordedSnapshot(BaseModel):
     total_blocks: Annotated[int, Field(ge=1)]
     read_at: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     rejected: dict[str, _Count] = {}
+    overdue: list[str] = []
     blocks: list[_RecordedBlock]
 
 
@@ -71,6 +72,7 @@ def snapshot_to_json(snapshot: SwarmSnapshot) -> dict[str, Any]:
         "total_blocks": snapshot.total_blocks,
         "read_at": snapshot.read_at,
         "rejected": dict(snapshot.rejected),
+        "overdue": sorted(snapshot.overdue),
         "blocks": [
             {
                 "uid": block.uid,
@@ -127,6 +129,7 @@ def snapshot_from_json(source: object, *, name: str = "snapshot") -> SwarmSnapsh
         blocks=tuple(blocks),
         read_at=recorded.read_at,
         rejected=rejected,
+        overdue=frozenset(recorded.overdue),
     )
 
 

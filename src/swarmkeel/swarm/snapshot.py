@@ -90,6 +90,7 @@ class SwarmSnapshot:
         blocks: One reading a block, in order, without gaps.
         read_at: When the reading ended, seconds since the epoch.
         rejected: Records that did not pass the check, counted by `RejectionReason`: a read-only copy of what is given.
+        overdue: Servers that should have renewed their records by then, see `swarm.renewal`.
 
     Raises:
         ValueError: If the blocks' keys are not those of `dht_prefix` from `first_block` on.
@@ -100,6 +101,7 @@ class SwarmSnapshot:
     blocks: tuple[BlockReading, ...]
     read_at: float
     rejected: Mapping[str, int] = field(default_factory=dict)
+    overdue: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for index, block in enumerate(self.blocks, self.first_block):
@@ -143,6 +145,8 @@ class SwarmSnapshot:
             )
             # A line break is in none of the parts, so that no two different snapshots give the same text.
             sha.update("\n".join(["", block.reading.value, *records]).encode())
+        if self.overdue:
+            sha.update("\n".join(["", "overdue", *sorted(self.overdue)]).encode())
         return sha.hexdigest()
 
     def quality(self, now: float, own_peer_id: str | None = None) -> SnapshotQuality:
