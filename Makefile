@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate screenshots bench evaluate clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate screenshots bench evaluate dist image image-base setup-image image-test clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -99,6 +99,32 @@ bench: $(INSTALLED) ## Run the benchmarks.
 
 evaluate: $(INSTALLED) ## Compare the policies in every scenario, and write the tables of docs/policy.md; takes long.
 	@$(VENV)/bin/python benchmarks/evaluate.py $(ARGS)
+
+# Built and tried in order: what cannot be published is not looked at any further.
+dist: export PIP_CONSTRAINT := constraints.txt
+dist: export PIP_BUILD_CONSTRAINT := constraints.txt
+dist: $(INSTALLED) ## Build wheel and sdist into dist, check them, and run the demo from the wheel in an empty environment.
+	@rm -rf dist
+	@$(RUN) build --outdir dist
+	@$(RUN) twine check --strict dist/*
+	@env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT PYTHON=$(VENV)/bin/python sh tools/try_wheel.sh dist/*.whl
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= swarmkeel:$(VERSION)
+IMAGE_BASE ?=
+
+image: ## Build the container image with buildah; IMAGE_BASE=NAME takes another base than the Dockerfile names.
+	@PYTHON=$(PYTHON) sh deploy/image/build.sh $(IMAGE) $(IMAGE_BASE)
+
+image-base: ## Make the image swarmkeel-base of Debian's packages, for IMAGE_BASE=localhost/swarmkeel-base.
+	@sh deploy/image/base.sh localhost/swarmkeel-base
+
+setup-image: ## Install Debian's buildah and mmdebstrap where they are missing, as root.
+	@command -v buildah >/dev/null && command -v mmdebstrap >/dev/null || { \
+	  apt-get -qq update && apt-get -qq --yes --no-install-recommends install buildah mmdebstrap; }
+
+image-test: $(INSTALLED) ## Build the image for real, on a base of Debian's packages, and run the demo in it.
+	@$(RUN) pytest tests/image $(ARGS)
 
 clean: ## Remove everything that make made.
 	rm -rf $(VENV) $(PETALS_VENV) .demo build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
