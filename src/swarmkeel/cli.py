@@ -26,7 +26,7 @@ _LONGEST_PART: Final = 1000
 
 _COMMANDS: Final = (
     *("init", "check-config", "run", "status", "pause", "resume", "check-now"),
-    *("snapshot", "explain", "history", "simulate", "supervise", "demo"),
+    *("snapshot", "explain", "history", "replay", "report", "simulate", "supervise", "demo"),
 )
 """As the help lists them; each is a module of `swarmkeel.commands` with a function of the same name."""
 

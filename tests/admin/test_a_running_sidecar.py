@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from swarmkeel.cli import run_command_line
 from swarmkeel.config import load_config
 from swarmkeel.daemon.admin_client import AdminClient, SidecarRefused
 from swarmkeel.daemon.journal import Journal
@@ -21,8 +20,9 @@ from swarmkeel.daemon.status import DaemonStatus
 from swarmkeel.swarm.announcer import Announcer
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.span import Span
+from tests.admin.commands import Commands
 from tests.support.dht import DhtPeers, wait_until
-from tests.support.sidecars import MODEL, ObedientServer, short_folder, sidecar, sidecar_process, write_config
+from tests.support.sidecars import MODEL, ObedientServer, sidecar, sidecar_process, write_config
 
 LOW, HIGH = Span(0, 4), Span(4, 8)
 
@@ -39,34 +39,10 @@ async def pile() -> AsyncIterator[DhtPeers]:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as made:
-        yield made
-
-
-@pytest.fixture
 def own(pile: DhtPeers, folder: Path) -> Iterator[ObedientServer]:
     server = ObedientServer(folder / "s", pile.node(0).peer_id, LOW)
     with server.listening():
         yield server
-
-
-class Commands:
-    """Runs `swarmkeel COMMAND -c CONFIG ...` as the command line does, beside the test."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    async def __call__(self, command: str, config: Path, *options: str, code: int = 0) -> str:
-        self._capsys.readouterr()
-        assert await asyncio.to_thread(run_command_line, [command, "-c", str(config), *options]) == code
-        shown = self._capsys.readouterr()
-        return shown.err if code else shown.out
-
-
-@pytest.fixture
-def swarmkeel(capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(capsys)
 
 
 async def test_a_pause_holds_a_move_and_outlives_kill_9_until_it_is_resumed(
@@ -77,10 +53,10 @@ async def test_a_pause_holds_a_move_and_outlives_kill_9_until_it_is_resumed(
     async with sidecar_process(config, log="first.log") as first:
         await first.wait_for_metric("verdict", 1, verdict="holding")
         assert await first.metric("paused") == 0
-        out = await swarmkeel("pause", config, "--for", "1h", "--reason", "new disks")
+        out = await swarmkeel("pause", "-c", config, "--for", "1h", "--reason", "new disks")
         assert out.startswith("paused until 2")
         own.present = replace(own.present, pinned=False)
-        check = json.loads(await swarmkeel("check-now", config, "--json"))
+        check = json.loads(await swarmkeel("check-now", "-c", config, "--json"))
         assert (check["verdict"], check["target"]) == ("paused", {"start": 4, "end": 8})
         assert (check["reasons"][0]["name"], check["reasons"][0]["values"]["would"]) == ("paused", "moving")
         first.process.kill()
@@ -88,18 +64,18 @@ async def test_a_pause_holds_a_move_and_outlives_kill_9_until_it_is_resumed(
     async with sidecar_process(config, log="second.log") as second:
         await second.wait_for_metric("paused", 1)
         await second.wait_for("check", lambda event: event["verdict"] == "paused")
-        told = json.loads(await swarmkeel("status", config, "--json"))
+        told = json.loads(await swarmkeel("status", "-c", config, "--json"))
         assert (told["pause"]["reason"], told["pause"]["uid"]) == ("new disks", os.geteuid())
         assert own.requests == []
-        shown = await swarmkeel("status", config)
+        shown = await swarmkeel("status", "-c", config)
         assert f"by user {os.geteuid()} until 2" in shown
         assert "new disks" in shown
-        assert (await swarmkeel("resume", config)).startswith("resumed: it was paused since 2")
+        assert (await swarmkeel("resume", "-c", config)).startswith("resumed: it was paused since 2")
         assert (await second.wait_for("move_planned"))["target"] == "4:8"
         await wait_until(lambda: [request.span for request in own.requests] == [HIGH])
-        assert "nothing to resume" in await swarmkeel("resume", config)
+        assert "nothing to resume" in await swarmkeel("resume", "-c", config)
         # A move under way is told of, and goes on.
-        out = await swarmkeel("pause", config)
+        out = await swarmkeel("pause", "-c", config)
         assert out.startswith("paused until it is resumed\nthe move to 4:8 is under way")
 
 
@@ -110,7 +86,7 @@ async def test_a_pause_ends_by_itself_and_the_sidecar_looks_at_once(
     config = write_config(folder / "c.yaml", folder / "s", pile.initial_peers, balance={"check_period": 3600})
     async with sidecar_process(config) as running:
         await running.wait_for("check", lambda event: event["verdict"] == "holding")
-        await swarmkeel("pause", config, "--for", "3s")
+        await swarmkeel("pause", "-c", config, "--for", "3s")
         own.present = replace(own.present, pinned=False)
         ended = await running.wait_for("pause_ended")
         planned = await running.wait_for("move_planned")
@@ -131,11 +107,11 @@ async def test_a_check_that_is_asked_for_is_made_at_once(
     async with sidecar_process(config) as running:
         await running.url()
         # One that is asked for while another is under way begins after it, and so sees what is so now.
-        out = await swarmkeel("check-now", config)
+        out = await swarmkeel("check-now", "-c", config)
         assert out.startswith("holding: the server's blocks are pinned")
         checks = len(running.events("check"))
         assert checks in (1, 2)
-        ids = [json.loads(await swarmkeel("check-now", config, "--json"))["check_id"] for _ in range(2)]
+        ids = [json.loads(await swarmkeel("check-now", "-c", config, "--json"))["check_id"] for _ in range(2)]
         assert [event["check_id"] for event in running.events("check")][checks:] == ids
 
 
@@ -189,8 +165,9 @@ async def test_who_may_not_use_the_socket_is_refused_and_what_makes_no_sense_too
         balance={"dry_run": True},
     )
     async with sidecar(closed):
+        await wait_until(load_config(closed).admin_socket.exists)
         for command in ("status", "pause", "resume", "check-now"):
-            line = await swarmkeel(command, closed, code=1)
+            line = await swarmkeel(command, "-c", closed, code=1)
             assert line.startswith(f"swarmkeel: the sidecar refused (403): user {os.geteuid()} may not use this socket")
             assert line.count("\n") == 1
     config = write_config(
@@ -201,7 +178,7 @@ async def test_who_may_not_use_the_socket_is_refused_and_what_makes_no_sense_too
         balance={"dry_run": True},
     )
     async with sidecar(config) as daemon:
-        assert daemon.state.pause is None
+        await wait_until((folder / "a" / "b").exists)
         client = AdminClient.of(load_config(config), timeout=60)
         wrong: list[tuple[str, dict[str, object], int, str]] = [
             ("/v1/nope", {}, 404, "/v1/check-now"),
@@ -216,9 +193,9 @@ async def test_who_may_not_use_the_socket_is_refused_and_what_makes_no_sense_too
             assert refused.value.status == code
         assert (folder / "a").stat().st_mode & 0o777 == 0o700
         assert daemon.state.pause is None
-        assert "must be more than 0 s" in await swarmkeel("pause", config, "--for", "0", code=2)
+        assert "must be more than 0 s" in await swarmkeel("pause", "-c", config, "--for", "0", code=2)
     assert not (folder / "a" / "b").exists()
     for command in ("status", "pause", "resume", "check-now"):
-        line = await swarmkeel(command, config, code=1)
+        line = await swarmkeel(command, "-c", config, code=1)
         assert line.startswith(f"swarmkeel: no sidecar answers at {folder}/a/b (no such file or directory): start it")
         assert line.count("\n") == 1

@@ -14,19 +14,29 @@ from rich.table import Table
 from rich.text import Text
 
 from swarmkeel.balance.decision import Verdict
+from swarmkeel.commands.options import parse_moment, parse_span
 from swarmkeel.config import load_config
 from swarmkeel.daemon.journal import CheckRecord, Journal
 from swarmkeel.daemon.move import Move, MoveStep
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.printable import printable
+from swarmkeel.swarm.span import Span
 
 
 def history(
     config: Annotated[Path, typer.Option("--config", "-c", help="The YAML configuration; names the journal.")],
     *,
     moves: Annotated[bool, typer.Option("--moves", help="Show moves instead of checks.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
-    verdict: Annotated[Verdict | None, typer.Option(help="Show only checks with this verdict.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many, the newest.")] = 20,
+    since: Annotated[
+        float | None,
+        typer.Option(parser=parse_moment, metavar="WHEN", help="Only since, say, 2h ago or 2026-03-01T14:00 (UTC)."),
+    ] = None,
+    until: Annotated[float | None, typer.Option(parser=parse_moment, metavar="WHEN", help="Only before then.")] = None,
+    target: Annotated[
+        Span | None, typer.Option(parser=parse_span, metavar="A:B", help="Only what wanted the server on these blocks.")
+    ] = None,
+    verdict: Annotated[Verdict | None, typer.Option(help="Only checks with this verdict.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
     """Show what the sidecar decided and did, newest last; it may be running or not."""
@@ -37,18 +47,20 @@ def history(
         raise typer.BadParameter("moves have no verdict; leave out --moves or --verdict", param_hint="--verdict")
     with Journal(path, read_only=True) as journal:
         if moves:
-            recent_moves = journal.moves(limit=limit)
+            recent_moves = journal.moves(limit=limit, since=since, before=until, target=target)
             lines: Iterable[str] = (move.model_dump_json() for move in recent_moves)
             table = _move_table(recent_moves)
         else:
-            checks = journal.checks(limit=limit, verdict=verdict)[::-1]
+            checks = journal.checks(limit=limit, since=since, before=until, verdict=verdict, target=target)[::-1]
             lines = (_check_json(check) for check in checks)
             table = _check_table(checks)
     if as_json:
         for line in lines:
             typer.echo(line)
-    else:
-        Console().print(table)
+        return
+    Console().print(table)
+    if table.row_count == limit:
+        typer.echo(f"the newest {limit}; -n shows more", err=True)
 
 
 def _check_json(check: CheckRecord) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
@@ -241,6 +241,8 @@ def _decide_by_policy(
         first_block=snapshot.first_block,
     )
     sidecars = past.patience.apply(checked.sidecars, now=now)
+    if config.balance.dry_run:
+        sidecars = _as_without_dry_run(sidecars)
     situation = Situation(
         snapshot=snapshot, own=own, settings=policy_settings(config), now=now, seed=seed, sidecars=sidecars
     )
@@ -267,16 +269,27 @@ def _decide_by_policy(
     decision, step = guard_wish(wanted, inputs)
     told = None
     if with_claims:
-        movable = None if inputs.dry_run or inputs.pause else movable_at(view, inputs.guards)
+        movable = None if inputs.pause else movable_at(view, inputs.guards)
         told = Sidecar(
             own.peer_id,
-            movable,
+            None if inputs.dry_run else movable,
             min(own.load_seconds, MAX_LOAD_SECONDS),
             own.shapes,
             fetch_seconds=min(own.fetch_seconds, MAX_LOAD_SECONDS),
             arrives_at=None if step is None else _arrives_at(own, step, situation.now),
+            dry_run_movable_at=movable if inputs.dry_run else None,
         )
     return Outcome(decision, inputs, step, told, checked.doubts, named_others(wanted, situation))
+
+
+def _as_without_dry_run(sidecars: Mapping[str, Sidecar]) -> dict[str, Sidecar]:
+    """Give what sidecars tell, with those in a dry run as if they were none."""
+    return {
+        peer_id: sidecar
+        if sidecar.dry_run_movable_at is None
+        else replace(sidecar, movable_at=sidecar.dry_run_movable_at)
+        for peer_id, sidecar in sidecars.items()
+    }
 
 
 def guard_wish(wanted: Decision, inputs: CheckInputs) -> tuple[Decision, ClaimStep | None]:

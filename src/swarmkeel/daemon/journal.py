@@ -282,26 +282,14 @@ class Journal:
             rows = self._database.execute(query, {"limit": limit, **_where(since, before, None)}).fetchall()
         return tuple(check_id for (check_id,) in reversed(rows))
 
-    def snapshots(self, *, since: float, before: float) -> Iterator[tuple[float, SwarmSnapshot]]:
-        """Give what was seen of the swarm, oldest first, each snapshot when it was first another than the one before.
-
-        Args:
-            since: Only what checks then or later saw, seconds since the epoch.
-            before: Only what earlier checks than this saw.
-        """
-        query = "SELECT at, digest FROM decisions WHERE at >= ? AND at < ? AND digest IS NOT NULL ORDER BY id"
+    def snapshot(self, digest: str) -> SwarmSnapshot | None:
+        """Give a snapshot that checks rested on, without what differs from reading to reading; None if it is not there."""
         with self._lock, self._errors("read"):
-            rows = self._database.execute(query, (since, before)).fetchall()
-        former = None
-        for at, digest in rows:
-            if digest == former:
-                continue
-            former = digest
-            with self._lock, self._errors("read"):
-                found = self._database.execute("SELECT content FROM snapshots WHERE digest = ?", (digest,)).fetchone()
-            if found is not None:
-                with self._damage(f"snapshot {digest[:12]}"):
-                    yield at, snapshot_from_json({**json.loads(zlib.decompress(found[0])), "read_at": at})
+            row = self._database.execute("SELECT content FROM snapshots WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            return None
+        with self._damage(f"snapshot {digest[:12]}"):
+            return snapshot_from_json(json.loads(zlib.decompress(row[0])))
 
     def _decision(self, check_id: str, text: str) -> Decision:
         with self._damage(f"check {check_id}"):

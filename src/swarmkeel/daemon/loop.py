@@ -290,7 +290,8 @@ class BalanceLoop:
             if past.pause is not None and outcome.step is None:
                 await self._claimant.step_back(lifetime_seconds=lifetime)
             await self._claimant.follow(outcome, lifetime_seconds=lifetime)
-            if outcome.inputs is not None:
+            # In a dry run nobody moves, however long one waits.
+            if outcome.inputs is not None and not self.config.balance.dry_run:
                 situation = outcome.inputs.situation
                 self._patience = self._patience.after(
                     outcome.named, situation.sidecars, now=situation.now, limit=longest_promise(self.config)

@@ -57,6 +57,8 @@ class Sidecar:
         fetch_seconds: How long it takes before a move, while it still serves, to fetch the weights of a whole span.
         arrives_at: When it expects its server, which moves or is about to, to serve on its new blocks, seconds since the
             epoch; None if it does not move.
+        dry_run_movable_at: In a dry run, what `movable_at` would be without it; None otherwise. Only other dry runs count
+            it, so that together they want what they would do together.
         version: Of the record, see `SIDECAR_VERSION`.
     """
 
@@ -67,4 +69,5 @@ class Sidecar:
     claim: Claim | None = None
     fetch_seconds: float = 0.0
     arrives_at: float | None = None
+    dry_run_movable_at: float | None = None
     version: int = SIDECAR_VERSION

@@ -92,6 +92,8 @@ def sidecar_to_wire(sidecar: Sidecar) -> tuple[int, dict[str, object]]:
         fields["fetch_seconds"] = sidecar.fetch_seconds
     if sidecar.arrives_at is not None:
         fields["arrives_at"] = sidecar.arrives_at
+    if sidecar.dry_run_movable_at is not None:
+        fields["dry_run_movable_at"] = sidecar.dry_run_movable_at
     if sidecar.shapes:
         fields["shapes"] = [[length, throughput] for length, throughput in sidecar.shapes[:MAX_SHAPES]]
     if sidecar.claim is not None:
@@ -131,6 +133,7 @@ def sidecar_from_wire(peer_id: str, value: object) -> Sidecar | None:
     if version != SIDECAR_VERSION:
         raise SidecarRejected(SidecarRejection.VERSION)
     movable_at, claim, arrives_at = fields.get("movable_at"), fields.get("claim"), fields.get("arrives_at")
+    in_dry_run = fields.get("dry_run_movable_at")
     return Sidecar(
         peer_id=peer_id,
         movable_at=None if movable_at is None else _number(movable_at, _LATEST, SidecarRejection.MOVABLE_AT),
@@ -139,6 +142,7 @@ def sidecar_from_wire(peer_id: str, value: object) -> Sidecar | None:
         shapes=_shapes(fields.get("shapes", ())),
         claim=None if claim is None else _claim(claim),
         arrives_at=None if arrives_at is None else _number(arrives_at, _LATEST, SidecarRejection.ARRIVES_AT),
+        dry_run_movable_at=None if in_dry_run is None else _number(in_dry_run, _LATEST, SidecarRejection.MOVABLE_AT),
         version=version,
     )
 
