@@ -25,7 +25,7 @@ from swarmkeel.commands.reading import describe_quality, patience, read_swarm_an
 from swarmkeel.config import Config, load_config
 from swarmkeel.control.client import ControlClient
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
-from swarmkeel.daemon.check import find_mismatch, guard_settings, policy_settings
+from swarmkeel.daemon.check import as_without_dry_run, find_mismatch, guard_settings, policy_settings
 from swarmkeel.daemon.claiming import count_moving
 from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards
 from swarmkeel.daemon.journal import Journal, JournalError
@@ -183,7 +183,7 @@ async def _look(config: Config, peer: str | None) -> View:
         policy_settings(config),
         config.balance.policy,
         now,
-        checked.sidecars,
+        as_without_dry_run(checked.sidecars) if config.balance.dry_run else checked.sidecars,
         checked.doubts,
         board.readable,
         guards,

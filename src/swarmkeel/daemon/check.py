@@ -242,7 +242,7 @@ def _decide_by_policy(
     )
     sidecars = past.patience.apply(checked.sidecars, now=now)
     if config.balance.dry_run:
-        sidecars = _as_without_dry_run(sidecars)
+        sidecars = as_without_dry_run(sidecars)
     situation = Situation(
         snapshot=snapshot, own=own, settings=policy_settings(config), now=now, seed=seed, sidecars=sidecars
     )
@@ -282,7 +282,7 @@ def _decide_by_policy(
     return Outcome(decision, inputs, step, told, checked.doubts, named_others(wanted, situation))
 
 
-def _as_without_dry_run(sidecars: Mapping[str, Sidecar]) -> dict[str, Sidecar]:
+def as_without_dry_run(sidecars: Mapping[str, Sidecar]) -> dict[str, Sidecar]:
     """Give what sidecars tell, with those in a dry run as if they were none."""
     return {
         peer_id: sidecar
