@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -129,9 +130,11 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 
 def _known_cause(error: BaseException) -> SwarmkeelError | None:
-    """Find the error to name: itself, or the first one in a task group's bundle."""
+    """Find the error to name: itself, the first one in a task group's bundle, or what the system says of a file."""
     if isinstance(error, SwarmkeelError):
         return error
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str | Path):
+        return SwarmkeelError(f"{error.filename}: {error.strerror}", "see that it is there and may be used")
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, map(_known_cause, error.exceptions)), None)
     return None

@@ -194,7 +194,8 @@ def _get(address: SplitResult, what: str, answer: type[_Answer], **query: float)
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = printable(str(error) or type(error).__name__, 200)
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = printable(str(said), 200)
         raise SourceError(f"no sidecar answers at {place} ({reason})", "name its http.host and http.port") from error
     if response.status != HTTPStatus.OK:
         raise SourceError(
