@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -115,6 +117,25 @@ async def test_a_server_is_started_moved_and_ended() -> None:
         events = [json.loads(line) for line in (running.folder / "err").read_text().splitlines()]
         assert {"starting", "ready", "stopped"} <= {event["event"] for event in events}
         assert all(event["logger"].startswith("swarmkeel.") for event in events)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as somebody else")
+async def test_another_user_is_let_in_where_he_is_allowed() -> None:
+    nobody = pwd.getpwnam("nobody")
+    for options, status in (((), 403), (("--allow-user", "nobody"), 200)):
+        async with supervise(*_READY, "--start", "0:4", *options) as running:
+            await running.until(ServerPhase.ONLINE)
+            running.folder.chmod(0o711)
+            (running.folder / "s").chmod(0o666)
+            script = (
+                "import os, socket, sys; os.setuid(int(sys.argv[2])); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+                "s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: s\\r\\n\\r\\n'); print(s.recv(64).split()[1].decode())"
+            )
+            asks = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-c", script, str(running.folder / "s"), str(nobody.pw_uid)),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert (await asks.communicate())[0].split() == [str(status).encode()]
 
 
 async def test_signals_reach_the_server() -> None:
@@ -256,6 +277,7 @@ def socket_path() -> Iterator[Path]:
         (("--ready-pattern", "("), "no regular expression"),
         (("--ready-port", "localhost"), "must be HOST:PORT"),
         ((*_READY, "--stop-signal", "KILL"), "must be TERM, INT"),
+        ((*_READY, "--allow-user", "no-such-user"), "there is no user 'no-such-user'"),
         (("--ready-dht", "/ip4/127.0.0.1/tcp/1/p2p/Qm"), "--ready-dht has to know the server's peer id"),
         ((*_READY, "--num-blocks", "9"), "--num-blocks is 9: the model has 8"),
         ((*_READY, "--throughput", "nan"), "throughput"),

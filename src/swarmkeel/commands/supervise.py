@@ -18,6 +18,7 @@ from swarmkeel.control.server import ControlServer, SocketPathError
 from swarmkeel.control.supervisor import PASSED_ON, Supervisor, SupervisorSettings
 from swarmkeel.control.supervisor_command import CommandTemplate
 from swarmkeel.control.supervisor_readiness import AllOf, PatternProbe, PortProbe, Probe, ProbeFactory
+from swarmkeel.control.unix_socket import own_and_root_uids, uid_of
 from swarmkeel.daemon.logs import configure_logging
 from swarmkeel.daemon.move import Announcement
 from swarmkeel.durations import parse_duration
@@ -74,6 +75,13 @@ def _address(text: str) -> _Address:
     return _Address(host, int(port))
 
 
+def _user(text: str) -> int:
+    try:
+        return uid_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _signal(text: str | signal.Signals) -> signal.Signals:
     if isinstance(text, signal.Signals):  # typer gives the default to the parser too
         return text
@@ -93,6 +101,12 @@ def supervise(
     ],
     *,
     socket: Annotated[Path, typer.Option(help="The control socket to listen at.")],
+    allow_user: Annotated[
+        list[int] | None,
+        typer.Option(
+            parser=_user, metavar="USER", help="Another user who may use it, such as the sidecar's; repeatable."
+        ),
+    ] = None,
     dht_prefix: Annotated[str, typer.Option(help="Name of the model in the DHT.")],
     total_blocks: Annotated[int, typer.Option(min=1, help="Blocks of the model.")],
     num_blocks: Annotated[int, typer.Option(min=1, help="Blocks that the server holds.")],
@@ -164,7 +178,8 @@ def supervise(
     ids = KnownPeerId(identity, peer_id)
     read_swarm = _swarm_reading(ready_dht, dht_prefix, total_blocks) if ready_dht else None
     make_probe = _probe_factory(ready_pattern, ready_port, read_swarm, ids.get)
-    code = asyncio.run(_run(settings, make_probe, ids.get, socket))
+    allowed = own_and_root_uids().union(allow_user or ())
+    code = asyncio.run(_run(settings, make_probe, ids.get, socket, allowed))
     if code:
         raise typer.Exit(code if code > 0 else _ENDED_BY_SIGNAL - code)
 
@@ -193,7 +208,11 @@ def _probe_factory(
 
 
 async def _run(
-    settings: SupervisorSettings, probe: ProbeFactory, peer_id: Callable[[], str | None], socket: Path
+    settings: SupervisorSettings,
+    probe: ProbeFactory,
+    peer_id: Callable[[], str | None],
+    socket: Path,
+    allowed_uids: frozenset[int],
 ) -> int:
     """Supervise until a signal ends it; gives the return code of the server's last run."""
     supervisor = Supervisor(settings, probe, peer_id)
@@ -210,7 +229,7 @@ async def _run(
     for number in PASSED_ON:
         loop.add_signal_handler(number, supervisor.pass_on, number)
     try:
-        control = ControlServer(socket, supervisor)
+        control = ControlServer(socket, supervisor, allowed_uids=allowed_uids)
         control.start()
     except SocketPathError as error:
         raise UsageError(str(error), "give --socket another path") from error

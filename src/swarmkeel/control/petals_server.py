@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from swarmkeel.control.petals_hivemind import restore_hivemind_names
+from swarmkeel.control.unix_socket import uid_of
 
 _IDLE_LIMIT_SECONDS = 120.0
 _SIDECAR_LOST_SECONDS = 600.0
@@ -29,6 +30,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _user(text: str) -> int:
+    try:
+        return uid_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m swarmkeel.control.petals_server",
@@ -37,6 +45,16 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("--control-socket", required=True, help="path of the control socket")
+    parser.add_argument(
+        "--allow-user",
+        dest="allowed_uids",
+        type=_user,
+        action="append",
+        default=[],
+        metavar="USER",
+        help="name or number of another user who may use the control socket, such as the sidecar's; repeatable (default: "
+        "only the server's own and root)",
+    )
     parser.add_argument(
         "--idle-limit",
         type=_seconds,

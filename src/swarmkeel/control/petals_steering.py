@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -22,6 +22,7 @@ from swarmkeel.control.petals_stop import WakeableStop
 from swarmkeel.control.petals_weights import Weights
 from swarmkeel.control.protocol import PrefetchRequest, RestartPhase, RestartRequest, ServerPhase, ServerStatus
 from swarmkeel.control.server import ControlServer, Refused
+from swarmkeel.control.unix_socket import own_and_root_uids
 from swarmkeel.swarm.span import Span
 
 _DRAIN_POLL_SECONDS: Final = 0.1
@@ -40,6 +41,7 @@ class SteeringOptions:
         sidecar_lost_after: Seconds without a request after which it balances by itself again.
         start_limit: Seconds that the processes which serve loaded blocks may take to start.
         prefetch: Fetch the weights of a restart's blocks before the old blocks are stopped.
+        allowed_uids: User ids that may use the control socket beside the server's own and root.
     """
 
     control_socket: str
@@ -47,6 +49,7 @@ class SteeringOptions:
     sidecar_lost_after: float
     start_limit: float
     prefetch: bool = True
+    allowed_uids: Collection[int] = ()
 
 
 class SteeredServer(petals_server.Server):  # type: ignore[misc] # Petals is published without types
@@ -83,7 +86,8 @@ class SteeredServer(petals_server.Server):  # type: ignore[misc] # Petals is pub
 
     def run(self) -> None:
         """Serve until the stop. A failed move never ends it; what would end Petals before any move still does."""
-        with ControlServer(self._options.control_socket, self):
+        allowed = own_and_root_uids().union(self._options.allowed_uids)
+        with ControlServer(self._options.control_socket, self, allowed_uids=allowed):
             while True:
                 try:
                     super().run()

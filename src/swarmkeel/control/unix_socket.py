@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -39,6 +40,16 @@ class _HasSocketOptions(Protocol):
 def own_and_root_uids() -> frozenset[int]:
     """Give the user ids that are trusted where none are configured."""
     return frozenset({os.geteuid(), 0})
+
+
+def uid_of(user: str) -> int:
+    """Give the user id of a user, who is named or numbered; ValueError if nobody has that name."""
+    if user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise ValueError(f"there is no user {user!r} on this machine") from None
 
 
 def peer_uid(connection: _HasSocketOptions) -> int:
