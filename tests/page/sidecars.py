@@ -100,7 +100,9 @@ class StillDaemon:
 
 
 @asynccontextmanager
-async def still_daemon(folder: Path, *, total_blocks: int = 80, host: str = "127.0.0.1") -> AsyncIterator[StillDaemon]:
+async def still_daemon(
+    folder: Path, *, total_blocks: int = 80, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[StillDaemon]:
     """Let a daemon's HTTP listen, with nothing behind it but its state and an empty journal."""
     config = Config(
         swarm=SwarmSection(dht_prefix=MODEL, total_blocks=total_blocks, initial_peers=("/ip4/127.0.0.1/tcp/1/p2p/Q",)),
@@ -116,7 +118,7 @@ async def still_daemon(folder: Path, *, total_blocks: int = 80, host: str = "127
         daemon.http = HttpServer(
             CollectorRegistry(), state, stalled_after=lambda: 60, clock=time.time, api=api, host=host
         )
-        daemon.port = await daemon.http.start(0)
+        daemon.port = await daemon.http.start(port)
         try:
             yield daemon
         finally:
