@@ -249,5 +249,5 @@ async def test_pictures_for_the_docs(daemon: StillDaemon, watched: Watched, tmp_
     picture = Image.open(io.BytesIO(await page.screenshot(full_page=not is_phone)))
     assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50
     folder.mkdir(parents=True, exist_ok=True)
-    small = picture.convert("RGB").quantize(96, dither=Image.Dither.NONE)
+    small = picture.convert("RGB").quantize(200, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     small.save(folder / f"status-page-{name}.png", optimize=True)
