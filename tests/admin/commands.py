@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,12 @@ class Commands:
         shown = self._capsys.readouterr()
         assert ended == code, shown
         return shown.err or shown.out if code else shown.out
+
+
+async def swarmkeel_process(*arguments: str | Path) -> str:
+    """Run it as a process of its own, where the test's own process prints too, and give its output."""
+    command = [sys.executable, "-m", "swarmkeel", *map(str, arguments)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
