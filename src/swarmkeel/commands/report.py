@@ -58,14 +58,14 @@ def report(
 def _show(made: ShadowReport) -> None:
     console = Console(highlight=False)
     for line in summarize(made):
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
     for title, table in _tables(made):
         if table.row_count:
             console.print(f"\n[bold]{title}[/bold]")
             console.print(table)
     console.print()
     for line in UNKNOWABLE:
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
 
 
 def summarize(made: ShadowReport) -> Iterator[str]:
