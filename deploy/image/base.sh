@@ -7,7 +7,10 @@ export BUILDAH_ISOLATION="${BUILDAH_ISOLATION:-chroot}" # needs neither a daemon
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv \
+# Root gets its own mount namespace: whatever happens, no file system of the machine stays mounted within.
+own_mounts=
+[ "$(id -u)" -ne 0 ] || own_mounts="unshare --mount"
+$own_mounts mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
   bookworm "$work/root.tar"
