@@ -6,6 +6,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 target=$PWD/.venv/chromium
 
+command -v chromium >/dev/null 2>&1 && exit 0
 [ -x "$target/usr/lib/chromium/chromium" ] && exit 0
 
 give_up() {
@@ -25,7 +26,7 @@ export APT_CONFIG="$work/apt.conf"
 
 echo "Fetching Debian's Chromium into $target ..."
 apt-get -qq update >"$work/log" 2>&1 || give_up "apt-get update failed: $(tail -n 1 "$work/log")"
-# apt names what would have to be installed; nothing is.
+# Nothing is installed. The font is fetched although the machine may have it: its folder is the only one that is looked at.
 apt-get -qq -y --download-only --reinstall install chromium chromium-common fonts-inter >"$work/log" 2>&1 ||
   give_up "no such package: $(tail -n 1 "$work/log")"
 for package in "$work"/cache/archives/*.deb; do
