@@ -136,6 +136,13 @@ def test_a_clock_that_was_far_ahead_does_not_hold_for_ever() -> None:
     assert holding(view(moves=(move(MoveStep.DONE, -1e6), move(MoveStep.FAILED, -1e6)))) == []
 
 
+@pytest.mark.parametrize("ahead", [SETTINGS.breaker_base, 1e6])
+def test_moves_of_before_the_clock_was_set_back_do_not_hide_those_since(ahead: float) -> None:
+    failed = move(MoveStep.FAILED, 1)
+    for before in (move(MoveStep.DONE, -ahead), move(MoveStep.FAILED, -ahead)):
+        assert holding(view(moves=(failed, before))) == ["breaker", "cooldown"]
+
+
 @given(st.lists(st.tuples(st.sampled_from(MoveStep), st.floats(-1e5, 1e5)), max_size=6), st.floats(0, 1e5))
 def test_guards_never_invent_a_move(steps: list[tuple[MoveStep, float]], uptime: float) -> None:
     moves = tuple(move(step, ago) for step, ago in steps)

@@ -38,9 +38,13 @@ class SimulatedWorld:
     announces: bool = True
     load_seconds: float = 5.0
     loading_since: float = 0.0
+    clock_is_ahead: float = 0.0
+    clock_jumps: dict[int, float] = field(default_factory=dict)
+    """Before which operations the clock is set, and by how much it is ahead from then on."""
 
     def _operation(self, name: str) -> None:
         self.operations += 1
+        self.clock_is_ahead = self.clock_jumps.get(self.operations, self.clock_is_ahead)
         self.log.append(name)
         if self.operations == self.kill_at:
             raise Killed
@@ -101,8 +105,17 @@ class SimulatedWorld:
     async def drive(self) -> Move:
         assert self.journal is not None
         self.journal = resume(self.journal, self.now)
-        mover = Mover(server=self, read_swarm=self.read, save=self.save, clock=lambda: self.now, wait=self.wait)
-        return await mover.run(self.journal, LIMITS, poll_period=1.0)
+        return await self.mover().run(self.journal, LIMITS, poll_period=1.0)
+
+    def mover(self) -> Mover:
+        return Mover(
+            server=self,
+            read_swarm=self.read,
+            save=self.save,
+            clock=lambda: self.now + self.clock_is_ahead,
+            steady=lambda: self.now,
+            wait=self.wait,
+        )
 
 
 def planned() -> Move:
@@ -117,8 +130,7 @@ def world(**changes: object) -> SimulatedWorld:
 
 
 async def drive_new(made: SimulatedWorld) -> Move:
-    mover = Mover(server=made, read_swarm=made.read, save=made.save, clock=lambda: made.now, wait=made.wait)
-    return await mover.run(planned(), LIMITS, poll_period=1.0)
+    return await made.mover().run(planned(), LIMITS, poll_period=1.0)
 
 
 async def test_every_step_is_written_down_before_it_is_taken() -> None:
@@ -156,6 +168,20 @@ async def test_without_a_journal_nothing_is_told_to_the_server() -> None:
 async def test_a_server_that_never_answers_again_ends_the_move() -> None:
     made = world(reachable=False)
     assert (await made.drive()).step is MoveStep.FAILED
+
+
+@pytest.mark.parametrize("jump", [-1e6, -500.0, 500.0, 1e6])
+async def test_a_clock_that_is_set_at_any_moment_makes_no_good_move_go_back(jump: float) -> None:
+    undisturbed = SimulatedWorld()
+    outage = (await drive_new(undisturbed)).outage_seconds
+    assert outage
+    for jump_at in range(1, undisturbed.operations):
+        made = SimulatedWorld(clock_jumps={jump_at: jump, jump_at + 3: 0.0})
+        final = await drive_new(made)
+        # A plan that looks old is not begun; what was begun is not undone.
+        assert final.step is (MoveStep.DONE if made.server.accepted else MoveStep.ABANDONED)
+        assert made.server.accepted in (("m",), ())
+        assert final.outage_seconds == (outage if made.server.accepted else None)
 
 
 async def test_a_span_that_the_dht_never_shows_is_given_back() -> None:

@@ -150,8 +150,20 @@ def movable_at(view: GuardView, settings: GuardSettings) -> float | None:
     return view.now + max(waits) if waits else 0.0
 
 
+def in_order(moves: Sequence[Move], now: float) -> list[Move]:
+    """Put moves in the order in which they ended, oldest first, although somebody may have set the clock.
+
+    One that ended ahead of the clock did so before the clock was set back, so it is older than all others.
+    """
+    return sorted(moves, key=lambda move: (move.step_since <= now, move.step_since))
+
+
 def breaker_release(moves: Sequence[Move], settings: GuardSettings) -> tuple[int, float]:
     """Count the failures since the last success, and say when the hold that they cause ends.
+
+    Args:
+        moves: Oldest first, see `in_order`.
+        settings: The limits.
 
     Returns:
         The failures in a row and the end of the hold in seconds since the epoch; the hold starts at `breaker_base` and
@@ -166,7 +178,7 @@ def breaker_release(moves: Sequence[Move], settings: GuardSettings) -> tuple[int
         failures += 1
     if not failures:
         return 0, 0.0
-    last = max(move.step_since for move in moves if move.is_final)
+    last = next(move.step_since for move in reversed(moves) if move.is_final)
     # The exponent is bounded so that a long row of failures cannot overflow.
     hold = min(settings.breaker_base * 2.0 ** min(failures - 1, 60), settings.breaker_max)
     return failures, last + hold
@@ -186,8 +198,8 @@ class Breaker:
 
 
 def view_breaker(moves: Sequence[Move], settings: GuardSettings, now: float) -> Breaker:
-    """Say what the failures among some moves, oldest first, hold back now."""
-    failures, release = breaker_release(moves, settings)
+    """Say what the failures among some moves hold back now."""
+    failures, release = breaker_release(in_order(moves, now), settings)
     is_open = failures > 0 and 0 < release - now <= settings.breaker_max
     return Breaker(failures, release if is_open else None)
 
@@ -216,7 +228,7 @@ def _breaker(view: GuardView, settings: GuardSettings) -> Reason | None:
 
 
 def _cooldown(view: GuardView, settings: GuardSettings) -> Reason | None:
-    ended = [move.step_since for move in view.moves if move.is_final and move.was_requested]
+    ended = [move.step_since for move in in_order(view.moves, view.now) if move.is_final and move.was_requested]
     if not ended:
         return None
     since = _since(ended[-1], view.now)

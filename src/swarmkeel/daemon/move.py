@@ -154,12 +154,14 @@ class Observation:
         status: The server's status; None if it did not answer.
         refusal: Its answer to the last request, if that was a no.
         announcement: What the DHT shows of the span that is being verified.
+        waited: Seconds since the move came to its step, on a clock that nobody sets; None leaves it to `now`.
     """
 
     now: float
     status: ServerStatus | None
     refusal: Refusal | None = None
     announcement: Announcement = Announcement.NOT_READ
+    waited: float | None = None
 
 
 @dataclass(frozen=True)
@@ -212,12 +214,15 @@ def _to(move: Move, step: MoveStep, now: float, error: str | None = None) -> Mov
     update = {"step": step, "step_since": now, "acknowledged": False, "error": error or move.error}
     if step is MoveStep.REQUESTED:
         update["requested_at"] = now
-    elif step is MoveStep.VERIFYING:
-        update["served_at"] = now
     return move.model_copy(update=update)
 
 
-def _waited(move: Move, now: float) -> float:
+def _waited(move: Move, seen: Observation) -> float:
+    return by_the_clock(move, seen.now) if seen.waited is None else seen.waited
+
+
+def by_the_clock(move: Move, now: float) -> float:
+    """Give the seconds since a move came to its step, as far as the time of day tells."""
     # A clock that was set back must not make a deadline unreachable.
     return abs(now - move.step_since)
 
@@ -234,7 +239,8 @@ def _advance_planned(move: Move, seen: Observation, limits: MoveLimits) -> Trans
     def abandon(error: str) -> Transition:
         return Transition(_to(move, MoveStep.ABANDONED, seen.now, error))
 
-    if _waited(move, seen.now) > limits.request_timeout:
+    # While the machine slept nobody waited, but what the move rests on has become old.
+    if max(_waited(move, seen), by_the_clock(move, seen.now)) > limits.request_timeout:
         return abandon("the server could not be told in time")
     if seen.status is None:
         return Transition(move)
@@ -249,13 +255,15 @@ def _advance_requested(move: Move, seen: Observation, limits: MoveLimits) -> Tra
     status, restart = seen.status, seen.status.restart if seen.status else None
     ours = restart is not None and restart.id == move.id
     if status is not None and _serves(status, move.target) and not (ours and restart and not restart.phase.is_final):
-        return Transition(_to(move, MoveStep.VERIFYING, seen.now))
+        # By the time of day it may have served before it was told.
+        served_at = None if move.requested_at is None else move.requested_at + _waited(move, seen)
+        return Transition(_to(move, MoveStep.VERIFYING, seen.now).model_copy(update={"served_at": served_at}))
     if ours and restart is not None:
         if restart.phase is RestartPhase.FAILED:
             return _fall_back(
                 move, seen.now, f"the server could not serve {move.target}: {restart.error or 'no reason given'}"
             )
-        if _waited(move, seen.now) > limits.restart_timeout:
+        if _waited(move, seen) > limits.restart_timeout:
             return _fall_back(move, seen.now, f"the server did not serve {move.target} in time")
         return Transition(move if move.acknowledged else move.model_copy(update={"acknowledged": True}))
     return _advance_unacknowledged(move, seen, limits)
@@ -270,7 +278,7 @@ def _advance_unacknowledged(move: Move, seen: Observation, limits: MoveLimits) -
     status = seen.status
     if status is None:
         limit = limits.restart_timeout if move.acknowledged else limits.request_timeout
-        if _waited(move, seen.now) > limit:
+        if _waited(move, seen) > limit:
             return end(MoveStep.FAILED, "the server does not answer any more")
         return Transition(move)
     if seen.refusal is not None:
@@ -280,7 +288,7 @@ def _advance_unacknowledged(move: Move, seen: Observation, limits: MoveLimits) -
         return end(MoveStep.FAILED, f"the server went another way: it is {status.state.value} on {status.span}")
     if move.acknowledged:
         return end(MoveStep.FAILED, "the server forgot the restart, as after a crash of its own")
-    if _waited(move, seen.now) > limits.request_timeout:
+    if _waited(move, seen) > limits.request_timeout:
         return end(MoveStep.ABANDONED, "the server did not take the request in time")
     return Transition(move, _target_request(move))
 
@@ -291,7 +299,7 @@ def _advance_verifying(move: Move, seen: Observation, limits: MoveLimits) -> Tra
     # A record outlives the server that wrote it, so the server itself must say the same.
     if seen.announcement is Announcement.ONLINE and seen.status is not None:
         return Transition(_to(move, MoveStep.DONE, seen.now))
-    waited = _waited(move, seen.now)
+    waited = _waited(move, seen)
     if seen.announcement is Announcement.MISSING and waited > limits.verify_timeout:
         return _fall_back(move, seen.now, f"the DHT does not show the server on {move.target}")
     if waited > UNVERIFIABLE_FACTOR * limits.verify_timeout:
@@ -307,7 +315,7 @@ def _fall_back(move: Move, now: float, error: str) -> Transition:
 
 def _advance_falling_back(move: Move, seen: Observation, limits: MoveLimits) -> Transition:
     status = seen.status
-    if _waited(move, seen.now) > limits.restart_timeout:
+    if _waited(move, seen) > limits.restart_timeout:
         return Transition(_to(move, MoveStep.FAILED, seen.now, f"{move.error}; nor did it serve {move.origin} again"))
     if status is None:
         return Transition(move)
@@ -327,7 +335,7 @@ def _advance_falling_back(move: Move, seen: Observation, limits: MoveLimits) -> 
 
 def _advance_verifying_fallback(move: Move, seen: Observation, limits: MoveLimits) -> Transition:
     left = seen.status is not None and not _serves(seen.status, move.origin)
-    if left or _waited(move, seen.now) > UNVERIFIABLE_FACTOR * limits.verify_timeout:
+    if left or _waited(move, seen) > UNVERIFIABLE_FACTOR * limits.verify_timeout:
         error = f"{move.error}; and the DHT does not show it on {move.origin}"
         return Transition(_to(move, MoveStep.FAILED, seen.now, error))
     if seen.announcement is Announcement.ONLINE and seen.status is not None:

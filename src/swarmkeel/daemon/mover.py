@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from swarmkeel.daemon.move import (
     Refusal,
     Transition,
     advance,
+    by_the_clock,
 )
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.record import ServerState
@@ -62,6 +64,7 @@ class Mover:
         read_swarm: Takes a fresh snapshot; SwarmkeelError if the DHT cannot be read.
         save: Writes a move's state down, durably, before anything is done about it.
         clock: Seconds since the epoch.
+        steady: Seconds on a clock that nobody sets: whoever sets the time must not make a move miss its deadlines.
         wait: Waits between two looks.
     """
 
@@ -72,12 +75,14 @@ class Mover:
         read_swarm: Callable[[], Awaitable[SwarmSnapshot]],
         save: Callable[[Move], Awaitable[None]],
         clock: Callable[[], float],
+        steady: Callable[[], float] = time.monotonic,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._server = server
         self._read_swarm = read_swarm
         self._save = save
         self._clock = clock
+        self._steady = steady
         self._wait = wait
 
     async def run(self, move: Move, limits: MoveLimits, poll_period: float) -> Move:
@@ -92,15 +97,17 @@ class Mover:
             The move in one of its final steps.
         """
         refusal: Refusal | None = None
+        # Of what a former process has waited only the time of day tells.
+        step_began = self._steady() - by_the_clock(move, self._clock())
         while not move.is_final:
-            seen = await self._observe(move, refusal)
+            seen = await self._observe(move, refusal, step_began)
             transition = advance(move, seen, limits)
             if transition.move != move:
                 if not await self._write_down(transition.move):
                     await self._wait(poll_period)
                     continue
                 if transition.move.step is not move.step:
-                    refusal = None
+                    refusal, step_began = None, self._steady()
                     self._report(transition.move)
                 move = transition.move
             if transition.request is not None:
@@ -111,7 +118,7 @@ class Mover:
                 await self._wait(poll_period)
         return move
 
-    async def _observe(self, move: Move, refusal: Refusal | None) -> Observation:
+    async def _observe(self, move: Move, refusal: Refusal | None, step_began: float) -> Observation:
         try:
             status = await self._server.status()
         except SwarmkeelError as error:
@@ -122,7 +129,8 @@ class Mover:
             announcement = await self._announcement(move.peer_id, move.target)
         elif move.step is MoveStep.VERIFYING_FALLBACK and move.origin is not None:
             announcement = await self._announcement(move.peer_id, move.origin)
-        return Observation(now=self._clock(), status=status, refusal=refusal, announcement=announcement)
+        waited = self._steady() - step_began
+        return Observation(now=self._clock(), status=status, refusal=refusal, announcement=announcement, waited=waited)
 
     async def _announcement(self, peer_id: str, span: Span) -> Announcement:
         try:
