@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from contextlib import AsyncExitStack, closing
@@ -138,8 +139,12 @@ async def replays(swarmkeel: Commands, journal: Path, checks: int) -> None:
     assert "no check 'nope'" in await swarmkeel("replay", journal, "nope", code=1)
 
     with closing(sqlite3.connect(journal)) as database, database:
-        change = "UPDATE decisions SET decision = json_set(decision, '$.before.bottleneck_rps', 10.000000000000002)"
-        database.execute(f"{change} WHERE check_id = ?", (one,))
+        # The last bit of one number: SQLite's own JSON functions would round it.
+        (text,) = database.execute("SELECT decision FROM decisions WHERE check_id = ?", (one,)).fetchone()
+        decision = json.loads(text)
+        truth = decision["before"]["bottleneck_rps"]
+        decision["before"]["bottleneck_rps"] = lie = math.nextafter(truth, math.inf)
+        database.execute("UPDATE decisions SET decision = ? WHERE check_id = ?", (json.dumps(decision), one))
         database.execute("UPDATE decisions SET inputs = json_remove(inputs, '$.own.span') WHERE check_id = ?", (other,))
         database.execute(
             "UPDATE decisions SET decision = json_set(decision, '$.policy', 'oracle') WHERE check_id = ?", (third,)
@@ -147,8 +152,7 @@ async def replays(swarmkeel: Commands, journal: Path, checks: int) -> None:
     told_of = json.loads(await swarmkeel("replay", journal, one, "--json", code=1))
     assert told_of["result"] == "different"
     (difference,) = told_of["differences"]
-    assert (difference["place"], difference["recorded"]) == ("before.bottleneck_rps", "10.000000000000002")
-    assert json.loads(difference["replayed"]) != 10.000000000000002
+    assert difference == {"place": "before.bottleneck_rps", "recorded": repr(lie), "replayed": repr(truth)}
     shown = await swarmkeel("replay", journal, code=1)
     assert f"1 come out otherwise: {one}" in shown
     assert "before.bottleneck_rps" in shown
