@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.async_api import BrowserContext, expect
 
 from swarmkeel.balance.decision import Reason, Verdict
+from swarmkeel.daemon.pause import Pause
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.span import Span
 from tests.page.sidecars import (
@@ -216,6 +217,23 @@ async def test_a_model_of_more_blocks_than_pixels_loses_no_hole(tmp_path: Path, 
         assert await page.locator("#blocks .block").count() < 500
         await hole.click()
         await expect(page.locator("#servers-title")).to_have_text(re.compile("on blocks 73"))
+
+
+async def test_a_daemon_that_knows_nothing_yet_and_one_that_is_paused_say_so(tmp_path: Path, watched: Watched) -> None:
+    page = watched.page
+    async with still_daemon(tmp_path) as daemon:
+        await page.goto(daemon.url)
+        await expect(page.locator("#live")).to_have_text("live")
+        await expect(page.locator("#verdict-word")).to_have_text("not checked yet")
+        await expect(page.locator("#servers-title")).to_have_text("The swarm has not been read yet.")
+        fill(daemon, example_servers(), 80)
+        daemon.state.pause = Pause(since=1000.0, until=None, reason=HOSTILE, uid=1000)
+        daemon.state.config_is_current = False
+        daemon.state.changes.note()
+        await expect(page.locator("#notices .notice")).to_have_count(2)
+        await expect(page.locator("#notices")).to_contain_text(HOSTILE)
+        assert await page.evaluate("window.pwned") is None
+        assert watched.complaints == []
 
 
 async def test_a_page_that_lost_its_sidecar_says_so_and_comes_back_by_itself(tmp_path: Path, watched: Watched) -> None:

@@ -107,6 +107,8 @@ function showFigures(status) {
     const busy = server.restart && !server.restart.endsWith(": online") && !server.restart.includes(": failed") ? `restart ${server.restart}` : null;
     const since = server.span_since === null ? null : ["since", server.span_since];
     figures.push(["This server", server.span ? span(server.span) : "no blocks", busy ?? `${rps(server.throughput_rps)} RPS, ${server.state}`, server.state === "online" ? "" : "bad", null, since]);
+  } else if (readiness.last_check_at === null) {
+    figures.push(["This server", "not asked yet", "", "", null]);
   } else {
     figures.push(["This server", "no answer", "its control socket does not answer", "bad", null]);
   }
