@@ -76,9 +76,10 @@ class Container:
     @contextmanager
     def running(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run what the image runs by itself, until the end of the block."""
-        command = [*self.settings["Entrypoint"], *self.settings["Cmd"]]
+        ours = [*self.settings["Entrypoint"], *self.settings["Cmd"]]
+        command = ["buildah", "run", *options, self._name, "--", *ours]
         with subprocess.Popen(
-            ["buildah", "run", *options, self._name, "--", *command],
+            command,
             env=self._buildah.environment,
             stderr=subprocess.PIPE,
             start_new_session=True,
