@@ -86,3 +86,11 @@ def test_policies_are_known_by_name() -> None:
     assert get_policy("petals").name == "petals"
     with pytest.raises(UsageError, match=r"'best'.*choose one of coordinated, petals"):
         get_policy("best")
+
+
+def test_one_is_not_many() -> None:
+    values = {"uncovered": 11, "moves": 1}
+    assert render_reason("closes_holes", values) == (
+        "nobody serves 11 blocks, and 1 move can give each of them a server"
+    )
+    assert render_reason("others_move", {"moves": 1, "peers": "a"}) == "the plan moves 1 other server (a)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,17 +29,17 @@ SENTENCES: Final[Mapping[str, str]] = {
     "too_many_blocks": "the server holds {num_blocks} blocks, the model has {total_blocks}",
     "others_move": "the plan moves {moves} other servers ({peers})",
     "nobody_can_move": "none of the {movable} movable servers of {servers} has a place to go to",
-    "holes_stay": "{uncovered} blocks are without a server, and the best {moves} moves would leave {left} of them so",
+    "holes_stay": "nobody serves {uncovered} blocks, and the best {moves} moves would leave {left} of them so",
     "not_worth_it": "the best {moves} moves would bring {gain_rps:.4g} RPS and cost {cost_rps:.4g} RPS",
     "not_movable": "this server may not be moved now",
     # wants to move
-    "closes_holes_sooner": "a block is without a server for about {seconds:.0f} s more, and {moves} moves make that"
+    "closes_holes_sooner": "a block is without a server for about {seconds:.0f} s more, and {moves} moves can make that"
     " {reached_seconds:.0f} s",
-    "closes_holes": "{uncovered} blocks are without a server, and {moves} moves give each of them one",
-    "raises_bottleneck": "{moves} moves raise the bottleneck from {bottleneck_rps:.4g} to {reached_rps:.4g} RPS and cost"
-    " {cost_rps:.4g} RPS",
-    "together_with": "{moves} other servers move too ({peers})",
-    "needs_others": "the move helps only together with those of {moves} others, who have not claimed them yet ({peers})",
+    "closes_holes": "nobody serves {uncovered} blocks, and {moves} moves can give each of them a server",
+    "raises_bottleneck": "{moves} moves can raise the bottleneck from {bottleneck_rps:.4g} to {reached_rps:.4g} RPS at a cost"
+    " of {cost_rps:.4g} RPS",
+    "together_with": "together with {moves} other servers ({peers})",
+    "needs_others": "it helps only together with the moves of others who have not claimed them yet ({peers})",
     "imbalance": "the balance quality {quality:.1%} is below the limit of {limit:.1%}",
     "forced": "a balance quality of {limit:.4g} forces a move at every check",
     "first_placement": "the server has no blocks yet and {target} are the weakest",
@@ -68,6 +69,9 @@ SENTENCES: Final[Mapping[str, str]] = {
 """Sentence templates by reason; the names are part of the interface, the wording is not."""
 
 
+_SINGLE: Final = re.compile(r"\b(1 (?:other )?(?:block|move|record|server|snapshot))s\b")
+
+
 def render_reason(name: str, values: Mapping[str, str | int | float | bool | None]) -> str:
     """Put a reason's values into its sentence.
 
@@ -77,7 +81,7 @@ def render_reason(name: str, values: Mapping[str, str | int | float | bool | Non
     template = SENTENCES.get(name)
     if template is not None:
         try:
-            return template.format(**values)
+            return _SINGLE.sub(r"\1", template.format(**values))
         except (KeyError, ValueError, TypeError):
             pass
     return f"{name} {dict(values)}" if values else name
