@@ -42,6 +42,7 @@ SIDECARS = st.builds(
     arrives_at=st.none() | MOMENTS,
     shapes=st.lists(st.tuples(st.integers(1, 1000), RATES), max_size=MAX_SHAPES).map(tuple),
     claim=st.none() | CLAIMS,
+    dry_run_movable_at=st.none() | MOMENTS,
 )
 WHATEVER = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
