@@ -34,7 +34,10 @@ def report(
     ],
     *,
     since: Annotated[
-        float | None, typer.Option(parser=parse_moment, metavar="WHEN", help="From when on, say 2h; 1d by default.")
+        float | None,
+        typer.Option(
+            parser=parse_moment, metavar="WHEN", help="From when on, say 2h; the last day at most where left out."
+        ),
     ] = None,
     until: Annotated[float | None, typer.Option(parser=parse_moment, metavar="WHEN", help="Until when.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
@@ -48,6 +51,8 @@ def report(
         told = [read_source(source, since=start, until=end) for source in dict.fromkeys(sources)]
         witnesses: list[Witness] = [witness for witness, _ in told]
         wishes: list[Wish] = [wish for _, theirs in told for wish in theirs]
+        if since is None:  # of the time before anybody looked there is nothing to say
+            start = min((look.at for witness in witnesses for look in witness.looks), default=start)
         made = make_report(witnesses, wishes, since=start, until=end)
     if as_json:
         typer.echo(made.model_dump_json())

@@ -83,7 +83,10 @@ def _rows(told: DaemonStatus) -> Iterator[tuple[str, str]]:
     if told.claims is not None:
         readable = "" if told.claims.readable else " (could not be read)"
         own = f", own claim on {told.claims.own.target}" if told.claims.own else ""
-        yield "claims", f"{told.claims.sidecars} other sidecars{readable}, {len(told.claims.others)} claims{own}"
+        yield (
+            "claims",
+            f"other sidecars: {told.claims.sidecars}{readable}, their claims: {len(told.claims.others)}{own}",
+        )
     if told.move is not None:
         yield "moving", _move(told.move, told.now)
     elif told.moves:
