@@ -281,7 +281,7 @@ def _advance_unacknowledged(move: Move, seen: Observation, limits: MoveLimits) -
         if _waited(move, seen) > limit:
             return end(MoveStep.FAILED, "the server does not answer any more")
         return Transition(move)
-    if seen.refusal is not None:
+    if seen.refusal is not None and not move.acknowledged:
         return end(MoveStep.ABANDONED, f"the server refused ({seen.refusal.status}): {seen.refusal.detail}")
     if _restart_is_running(status) or status.span != move.origin:
         # It may have begun on the request, and lost it, between two looks: nothing is known but where it is now.
