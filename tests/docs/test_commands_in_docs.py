@@ -1,7 +1,8 @@
 """Every command in the documentation exists, and all that can be run here are run.
 
 The convention: commands stand in blocks marked `sh`, one a line, or in blocks marked `console` behind a `$`. What cannot be
-run here is named below, with the reason.
+run here is named below, with the reason. Scripts over many machines stand in blocks marked `bash`; of these it is checked that
+our commands in them exist.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _NOT_RUN: Final = {
     r"(\S+/pip|useradd|install|systemctl|docker|kubectl|git|cp|tar|sha256sum|journalctl|mkdir|chown|podman) ": (
         "changes the machine, or needs one of its own"
     ),
+    r"curl -sN ": "goes on until Ctrl-C; tests/page reads it",
     r"sqlite3 ": "needs a program that the tests do not install; SQLite's own copy is SQLite's business",
 }
 """What is not run, as regular expressions of how it begins, and why."""
@@ -52,6 +54,7 @@ _BLOCK: Final = re.compile(
 )
 _UNMARKED: Final = re.compile(r"^ {4,}(swarmkeel|make|curl|pip|python3?|systemctl|docker|kubectl) .*$", re.MULTILINE)
 _INLINE: Final = re.compile(r"`swarmkeel ([^`]+)`")
+_IN_A_SCRIPT: Final = re.compile(r"(?<![\w/.-])swarmkeel ([a-z][^|&;$'\"\n]*)")
 
 
 @dataclass(frozen=True)
@@ -132,19 +135,25 @@ def test_every_swarmkeel_command_of_a_block_is_good_usage(program: Any) -> None:
                 pytest.fail(f"{command}: {error.format_message()}")
 
 
-def test_every_swarmkeel_command_in_a_sentence_is_there_with_its_options(program: Any) -> None:
+def _in_sentences_and_scripts(page: Path) -> Iterator[str]:
+    yield from _INLINE.findall(_BLOCK.sub("", page.read_text()))
+    for language, text in _blocks(page):
+        if language == "bash":
+            yield from _IN_A_SCRIPT.findall(text)
+
+
+def test_every_swarmkeel_command_in_a_sentence_or_script_is_there_with_its_options(program: Any) -> None:
     context = typer.Context(program)
     seen = 0
     for page in _PAGES:
-        for text in _INLINE.findall(_BLOCK.sub("", page.read_text())):
-            known = _options_of(program)
+        for text in _in_sentences_and_scripts(page):
+            command = program
             for word in text.partition(" -- ")[0].split():
                 if word.startswith("-"):
-                    assert word.partition("=")[0] in known, f"{page}: swarmkeel {text}"
-                elif known == _options_of(program) and word != "...":
+                    assert word.partition("=")[0] in _options_of(command), f"{page}: swarmkeel {text}"
+                elif command is program and word != "...":
                     command = program.get_command(context, word)
                     assert command is not None, f"{page}: swarmkeel {text}"
-                    known = _options_of(command)
                     seen += 1
     assert seen > 20
 
