@@ -21,7 +21,7 @@ import yaml
 import swarmkeel
 from tests.support.sockets import free_port
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(2400)
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "deploy" / "image"
