@@ -227,7 +227,7 @@ class JournalSection(_Section):
 
 
 class HttpSection(_Section):
-    """Metrics and health."""
+    """Metrics, health, `/api/v1/` and the status page."""
 
     host: str = "127.0.0.1"
     """Address to listen on; nothing there can change anything, but all of it can be read."""

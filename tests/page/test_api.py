@@ -108,6 +108,7 @@ async def test_every_answer_carries_the_headers_that_make_browsers_careful(clien
             assert {"default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'"} <= set(
                 policy
             )
+            assert "require-trusted-types-for 'script'" in policy
             assert not any("unsafe" in part or "*" in part for part in policy)
             assert response.headers["X-Content-Type-Options"] == "nosniff"
             assert response.headers["Referrer-Policy"] == "no-referrer"

@@ -148,7 +148,9 @@ async def _perform(
                     text = json.dumps(report.to_json(), indent=2)
                     await asyncio.to_thread(options.json_out.write_text, text + "\n")
                 for name, url in swarm.metrics_urls().items():
-                    console.print(f"{name}: {url}", soft_wrap=True, markup=False, highlight=False)
+                    console.print(
+                        f"{name}: {url.removesuffix('metrics')}", soft_wrap=True, markup=False, highlight=False
+                    )
                 console.print(f"configurations, sockets, journals and logs: {swarm.folder}", soft_wrap=True)
                 console.print("Ctrl-C ends the swarm.")
                 with view:
