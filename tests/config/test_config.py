@@ -88,8 +88,8 @@ def test_all_mistakes_are_named_at_once_each_where_it_stands(tmp_path: Path) -> 
     }
     findings = _findings(tmp_path, source)
     assert findings == {
-        "extra": "unknown section; there are swarm, server, balance, guards, claims, staging, move, journal, http, log",
-        "1": "unknown section; there are swarm, server, balance, guards, claims, staging, move, journal, http, log",
+        "extra": "unknown section; there are swarm, server, balance, guards, claims, staging, move, journal, http, admin, log",
+        "1": "unknown section; there are swarm, server, balance, guards, claims, staging, move, journal, http, admin, log",
         "swarm.dht_prefix": 'must be a name without dots and white space, not "a.b"',
         "swarm.total_blocks": "must be from 1 to 10000, not 0",
         "swarm.initial_peers.0": (
@@ -123,6 +123,11 @@ def test_all_mistakes_are_named_at_once_each_where_it_stands(tmp_path: Path) -> 
         ({"swarm": {"identity_path": "/run/server.sock"}}, "swarm.identity_path", "another path than server.socket"),
         ({"server": {"socket": "/" + "é" * 54}}, "server.socket", "at most 107 bytes"),
         ({"server": {"uids": []}}, "server.uids", "at least one entry"),
+        ({"admin": {"uids": []}}, "admin.uids", "at least one entry"),
+        ({"admin": {"socket": "/" + "é" * 54}}, "admin.socket", "at most 107 bytes"),
+        ({"admin": {"socket": "/run/server.sock"}}, "admin.socket", "another path than server.socket"),
+        ({"journal": {"path": "/run/server.sqlite"}}, "admin.socket", "another path than server.socket"),
+        ({"journal": {"path": f"/{'a' * 110}/j.db"}}, "admin.socket", "must be set to a shorter path: the one beside"),
         ({"server": {"peer_id": ""}}, "server.peer_id", "must not be empty"),
         ({"swarm": {"dht_prefix": 405}}, "swarm.dht_prefix", "in quotes"),
         ({"swarm": {"read_timeout": 0}}, "swarm.read_timeout", "more than 0"),

@@ -219,8 +219,10 @@ class BalanceLoop:
         watchdog = self._notifier.watchdog_seconds
         while (remaining := wake_at - time.monotonic()) > 0:
             self._notifier.alive()
-            pause, now = self._state.pause, self._clock()
-            if (pause is not None and not pause.holds(now)) or await self._claimant.look(claim_settings(self.config)):
+            former, now = self._state.pause, self._clock()
+            async with self._deciding:  # so that a new pause cannot be written down before the old one is taken back
+                pause = await self._present_pause(now)
+            if pause is not former or await self._claimant.look(claim_settings(self.config)):
                 return
             dues = (self._claimant.look_again_at, pause.until if pause is not None else None)
             until_due = [max(due - now, SHORTEST_SLEEP_SECONDS) for due in dues if due is not None]
