@@ -66,9 +66,9 @@ def write_config(path: Path, socket: Path, initial_peers: Sequence[str], **secti
 
 
 @asynccontextmanager
-async def sidecar(config_path: Path) -> AsyncIterator[Sidecar]:
-    """Run a sidecar in this event loop."""
-    running = Sidecar(load_config(config_path), config_path=config_path)
+async def sidecar(config_path: Path, made: Sidecar | None = None) -> AsyncIterator[Sidecar]:
+    """Run a sidecar in this event loop: the one that was made already, if any."""
+    running = made or Sidecar(load_config(config_path), config_path=config_path)
     task = asyncio.create_task(running.run())
     try:
         yield running
