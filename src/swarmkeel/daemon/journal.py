@@ -383,7 +383,7 @@ class Journal:
         query = f"SELECT move FROM moves WHERE {where} ORDER BY started_at DESC LIMIT :limit"  # noqa: S608 - a constant
         with self._lock, self._errors("read"):
             rows = self._database.execute(query, {"limit": limit, **_where(since, before, target)}).fetchall()
-        return tuple(Move.model_validate_json(text) for (text,) in reversed(rows))
+        return tuple(self._read_move(text) for (text,) in reversed(rows))
 
     def unfinished_moves(self) -> tuple[Move, ...]:
         """Give the moves that a former process left behind, oldest first."""
@@ -392,7 +392,11 @@ class Journal:
         query = f"SELECT move FROM moves WHERE step NOT IN ({marks}) ORDER BY started_at"  # noqa: S608 - marks only
         with self._lock, self._errors("read"):
             rows = self._database.execute(query, final).fetchall()
-        return tuple(Move.model_validate_json(text) for (text,) in rows)
+        return tuple(self._read_move(text) for (text,) in rows)
+
+    def _read_move(self, text: str) -> Move:
+        with self._damage("a move"):
+            return Move.model_validate_json(text)
 
     def prune(self, *, now: float, keep_seconds: float, max_decisions: int) -> int:
         """Remove what is old.

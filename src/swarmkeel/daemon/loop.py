@@ -437,9 +437,12 @@ class BalanceLoop:
         _log.info("move_planned", move_id=move.id, origin=str(move.origin), target=str(move.target))
         self.move_task = tasks.create_task(self._drive(move))
 
-    def resume_moves(self, tasks: asyncio.TaskGroup) -> None:
-        """Take up what a former process left unfinished; JournalError if the journal cannot be read."""
-        unfinished = self._journal.unfinished_moves()
+    def unfinished_moves(self) -> tuple[Move, ...]:
+        """Give what a former process left unfinished, for `resume_moves`; JournalError if the journal cannot be read."""
+        return self._journal.unfinished_moves()
+
+    def resume_moves(self, unfinished: tuple[Move, ...], tasks: asyncio.TaskGroup) -> None:
+        """Take up what a former process left unfinished."""
         for move in unfinished:
             _log.warning("move_resumed", move_id=move.id, step=move.step.value, target=str(move.target))
         # There is never more than one: a move begins only when no other is under way.

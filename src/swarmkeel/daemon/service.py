@@ -142,6 +142,8 @@ class Sidecar:
         """
         loop = asyncio.get_running_loop()
         try:
+            # Before anything is begun: an error of a task group comes as a group of errors.
+            unfinished = self._loop.unfinished_moves()
             await self._admin.start()
             port = await self._http.start(self._loop.config.http.port)
             _log.info("started", version=__version__, http=f"http://{self._loop.config.http.host}:{port}")
@@ -150,7 +152,7 @@ class Sidecar:
             loop.add_signal_handler(signal.SIGHUP, self.reload)
             self._notifier.ready()
             async with asyncio.TaskGroup() as tasks:
-                self._loop.resume_moves(tasks)
+                self._loop.resume_moves(unfinished, tasks)
                 turning = tasks.create_task(self._loop.turn(tasks))
                 await self._stop.wait()
                 self._notifier.stopping()
@@ -170,8 +172,9 @@ class Sidecar:
         A move that has to be claimed first is decided again, as often as it takes.
         """
         try:
+            unfinished = self._loop.unfinished_moves()
             async with asyncio.TaskGroup() as tasks:
-                self._loop.resume_moves(tasks)
+                self._loop.resume_moves(unfinished, tasks)
                 if self._loop.move_task is not None:
                     await self._loop.move_task
                 await self._loop.settle(tasks)
