@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -129,8 +130,11 @@ async def _perform(
         policy=policy.value,
         audience=view,
     )
-    async with performance.swarm as swarm:
-        with (swarm.folder / "demo.log").open("w") as log:
+    with ExitStack() as when_all_is_over:
+        async with performance.swarm as swarm:
+            # The swarm's end is logged too; what comes after it has no file any more.
+            log = when_all_is_over.enter_context((swarm.folder / "demo.log").open("w"))
+            when_all_is_over.callback(configure_logging, "error", "auto")
             configure_logging("info", "json", log)
             try:
                 with view:
