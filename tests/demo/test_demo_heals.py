@@ -40,6 +40,7 @@ async def test_the_demo_heals_and_leaves_nothing_behind(tmp_path: Path) -> None:
                 await asyncio.wait([ending], timeout=0.5)
         output = (await ending)[0].decode()
         assert demo.returncode == 0, output
+        assert "error" not in output.lower(), output
     finally:
         if demo.returncode is None:
             demo.terminate()  # it ends what it started
