@@ -10,9 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from subprocess import PIPE
-from typing import Any
 
-import msgpack
 import pytest
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import PeerID
@@ -23,46 +21,11 @@ from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
 from tests.support.dht import DhtPeers, plant
+from tests.support.hostile import LIES, RECORD, SUBKEYS, VALUES, Liar, nested_tuples
 
 OK, ABSENT, UNKNOWN = KeyReading.OK, KeyReading.ABSENT, KeyReading.UNKNOWN
 HONEST = "QmHonest"
 INFO = ServerInfo(ServerState.ONLINE, 5.0, 0, 30)
-RECORD = encode_value(INFO.to_tuple())
-
-
-def nested_tuples(depth: int) -> bytes:
-    data = b"\xc0"
-    for _ in range(depth):
-        body = b"\x91" + data
-        data = b"\xc8" + len(body).to_bytes(2) + b"\x40" + body
-    return data
-
-
-VALUES = {
-    "tuples nested 200 deep": (nested_tuples(200), "unreadable"),
-    "tuples nested 5000 deep": (nested_tuples(5000), "unreadable"),
-    "lists nested 1000 deep": (b"\x91" * 1000 + b"\xc0", "unreadable"),
-    "lists nested 2000 deep": (b"\x91" * 2000 + b"\xc0", "unreadable"),
-    "lists nested in a state": (encode_value((2, 1.0))[:3] + b"\x92" + b"\x91" * 500 + b"\x01\x01", "unreadable"),
-    "no msgpack": (b"\xc1", "unreadable"),
-    "nothing": (b"", "unreadable"),
-    "cut short": (RECORD[:-2], "unreadable"),
-    "an unknown extension": (
-        msgpack.packb(msgpack.ExtType(0x51, b"junk")),
-        "state",
-    ),  # bytes are a sequence, here and to Petals
-    "a dictionary of the DHT": (msgpack.packb(msgpack.ExtType(0x50, b"junk")), "state"),
-    "one megabyte": (encode_value("x" * 1_000_000), "unreadable"),
-    "text": (encode_value("x"), "shape"),
-    "a number": (encode_value(7), "shape"),
-    "not a number": (encode_value(math.nan), "shape"),
-    "none": (encode_value(None), "shape"),
-    "NaN requests a second": (encode_value((2, math.nan, {})), "throughput"),
-    "endless requests a second": (encode_value((2, math.inf, {})), "throughput"),
-    "state 3": (encode_value((3, 1.0, {})), "state"),
-    "a span of text": (encode_value((2, 1.0, {"start_block": "0"})), "span"),
-}
-SUBKEYS: dict[str, Any] = {"a number": 7, "none of base58": "l0O", "empty bytes": b"", "a tuple": ("Qm",), "true": True}
 
 
 @pytest.fixture
@@ -213,29 +176,6 @@ async def test_a_key_too_large_to_be_answered_costs_no_other_key(peers: DhtPeers
             assert reader.dht_peers == 3
     finally:
         await reader.close()
-
-
-class Liar:
-    """Stands for a peer's serializer: whatever the peer is asked for, it answers with these bytes."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
-
-    def dumps(self, _: object) -> bytes:
-        return self.answer
-
-
-LIES = {
-    "nothing": b"",
-    "junk": b"\xc1",
-    "no dictionary": encode_value("text"),
-    "a bomb": nested_tuples(5000),
-    "a bomb in a dictionary": msgpack.packb(msgpack.ExtType(0x50, nested_tuples(5000))),
-    "a bomb in a value, and half a record": msgpack.packb(
-        msgpack.ExtType(0x50, msgpack.packb([1, 1.0, [["QmEvi1", nested_tuples(5000), 9e9], 7]]))
-    ),
-    "lies about lengths": msgpack.packb(msgpack.ExtType(0x50, b"\xdd\x00\x00\x3f\xff" * 1000)),
-}
 
 
 async def test_a_peer_that_lies_costs_nothing_that_others_say(peers: DhtPeers) -> None:

@@ -73,7 +73,14 @@ def test_a_flood_is_read_but_not_remembered_and_pushes_out_nobody_who_expires_be
     assert merge(memory, honest, *flood) == {honest, *flood}
     kept = merge(memory)
     assert honest in kept
-    assert sum(len(entry.value) for entry in kept) <= MAX_BYTES_PER_KEY
+    assert sum(entry.size for entry in kept) <= MAX_BYTES_PER_KEY
+
+
+def test_a_flood_of_records_of_nothing_is_not_remembered_either() -> None:
+    """What each record costs is not its value alone."""
+    memory = RecordMemory(900)
+    merge(memory, *(record(str(number), 500, b"") for number in range(20_000)))
+    assert 100 < len(merge(memory)) < MAX_BYTES_PER_KEY // 200
 
 
 READINGS = st.lists(

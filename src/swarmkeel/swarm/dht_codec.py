@@ -7,6 +7,7 @@ Its own reader rejects or crashes on a whole dictionary because of one bad entry
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +23,8 @@ _MAX_LIST: Final = 256
 nested lies about the length cost a thousand times this."""
 _MAX_RECORDS: Final = 16_384
 """Records under one key; an answer of 4 MiB, hivemind's limit, holds about 6000."""
+_RECORD_OVERHEAD: Final = 200
+"""Bytes that a record takes beside its value and its subkey: so much do a million empty ones cost, each."""
 _CONTAINERS: Final = frozenset({list, tuple, dict})
 _TUPLE_CODE: Final = 0x40
 _DICTIONARY_CODE: Final = 0x50
@@ -44,6 +47,12 @@ class RawRecord:
     subkey: object
     value: bytes
     expiration: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about; small values and long subkeys count for what they cost."""
+        inside = len(self.subkey.data) if isinstance(self.subkey, msgpack.ExtType) else 0
+        return len(self.value) + sys.getsizeof(self.subkey) + inside + _RECORD_OVERHEAD
 
 
 def encode_value(value: object) -> bytes:

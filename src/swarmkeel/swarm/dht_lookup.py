@@ -34,7 +34,8 @@ _QUESTIONS_AT_ONCE: Final = 16
 _QUESTIONS_PER_PEER: Final = 2
 _RECORDS_AT_ONCE: Final = 32
 _MAX_BYTES: Final = 128 * 1024 * 1024
-"""Values kept of one search. All of a model with 126 blocks and 2000 servers is 84 MB."""
+"""Memory for the records of one search. All of a model with 126 blocks and 2000 servers, each on 40 % of them, is 114 MB.
+Half of it is shared out among the keys, so that a flood under some leaves room for what is under the others."""
 
 
 class LookupRejection(StrEnum):
@@ -49,7 +50,7 @@ class LookupRejection(StrEnum):
     UNREADABLE = "unreadable"
     """The value is no msgpack, larger than 64 KiB, or nested too deep."""
     NO_ROOM = "no_room"
-    """There were more records than one search keeps."""
+    """There were more records than one search keeps; what is under their keys counts as unknown."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,17 @@ class Found:
     Attributes:
         records: The newest record under every subkey.
         rejected: Number of entries that are no such records, by `LookupRejection`.
-        conclusive: Whether most of the peers that should hold this key gave a readable answer, and nobody near was
-            left unasked: only then does a record that was not found not exist.
+        conclusive: Whether most of the peers that should hold this key gave a readable answer, nobody near was left
+            unasked, and no record was left out: only then does a record that was not found not exist.
         nearest: Peers that answered, nearest to the key first.
+        overflowed: Whether there was no room for all records.
     """
 
     records: Mapping[object, RawRecord]
     rejected: Mapping[str, int]
     conclusive: bool
     nearest: tuple[PeerID, ...]
+    overflowed: bool = False
 
     async def values(self, now: float) -> tuple[dict[object, object], Counter[str]]:
         """Decode the records; lets the event loop turn now and then.
@@ -140,6 +143,7 @@ class _KeySearch:
     unreadable: set[PeerID] = field(default_factory=set)
     records: dict[object, RawRecord] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
+    bytes_kept: int = 0
 
     def learn(self, neighbours: Iterable[tuple[DHTID, PeerID]]) -> None:
         """Hear of peers."""
@@ -157,12 +161,14 @@ class _KeySearch:
         """Sum up."""
         holders = [peer for _, peer in self.candidates[:REPLICAS]]
         answers = sum(peer in self.answered and peer not in self.unreadable for peer in holders)
-        complete = not self.unasked() and self.asked <= self.answered | self.failed
+        overflowed = self.rejected[LookupRejection.NO_ROOM.value] > 0
+        complete = not self.unasked() and self.asked <= self.answered | self.failed and not overflowed
         return Found(
             records=self.records,
             rejected=self.rejected,
             conclusive=complete and 2 * answers > len(holders),
             nearest=tuple(peer for _, peer in self.candidates if peer in self.answered),
+            overflowed=overflowed,
         )
 
 
@@ -177,7 +183,8 @@ class _Search:
         self._silent: set[PeerID] = set()
         self._all_asked = asyncio.Event()
         self._stopped = False
-        self._bytes = 0
+        self._own_room = _MAX_BYTES // 2 // max(len(keys), 1)
+        self._common_room = _MAX_BYTES // 2
         self._searches = [_KeySearch(key, DHTID.generate(key), {node.own_peer}) for key in keys]
         for search in self._searches:
             search.learn(node.nearest_known(search.key_id))
@@ -296,9 +303,11 @@ class _Search:
         present = search.records.get(record.subkey)
         if present is not None and (present.expiration, present.value) >= (record.expiration, record.value):
             return
-        growth = len(record.value) - (0 if present is None else len(present.value))
-        if self._bytes + growth > _MAX_BYTES:
+        kept = search.bytes_kept + record.size - (0 if present is None else present.size)
+        from_common = max(kept, self._own_room) - max(search.bytes_kept, self._own_room)
+        if from_common > self._common_room:
             search.rejected[LookupRejection.NO_ROOM.value] += 1
             return
-        self._bytes += growth
+        search.bytes_kept = kept
+        self._common_room -= from_common
         search.records[record.subkey] = record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,11 @@ from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.failures import SwarmUnreachable
 from swarmkeel.swarm.record import RecordRejected, ServerInfo, ServerState, parse_block_records, parse_peer_id
 from swarmkeel.swarm.record_memory import RecordMemory
+from swarmkeel.swarm.rejection_log import RejectionLog
 from swarmkeel.swarm.renewal import RenewalWatch
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 
+_RECORDS_AT_ONCE: Final = 64
 _LOOKUP_SHARE: Final = 0.8
 """Share of a reading's time that the search may take; the rest is for checking what it found."""
 
@@ -67,6 +70,7 @@ class SwarmReader:
         self._clock = clock
         self._memory = RecordMemory(remember_seconds)
         self._renewals = RenewalWatch()
+        self._rejections = RejectionLog("records_rejected")
         self._node: DhtNode | None = None
         self._lookup: Lookup | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -140,8 +144,7 @@ class SwarmReader:
                 dht_peers=self.dht_peers,
                 seconds=round(loop.time() - started, 3),
             )
-            if snapshot.rejected:
-                _log.warning("records_rejected", **snapshot.rejected)
+            self._rejections.note(snapshot.rejected)
             now = time.time()
             return snapshot, {key: self._with_memory(key, found[key], now) for key in keys}
 
@@ -232,7 +235,7 @@ class SwarmReader:
                 for key in self._keys:
                     known = self._with_memory(key, found[key], now)
                     values, undecoded = await known.values(now)
-                    servers, unaccepted = parse_block_records(values)
+                    servers, unaccepted = await _parse(values)
                     rejected += undecoded + unaccepted
                     blocks.append(BlockReading(key, _reading(found[key], servers), servers))
                     _note_expirations(expirations, known.records, servers)
@@ -242,6 +245,19 @@ class SwarmReader:
 
     def _with_memory(self, key: str, found: Found, now: float) -> Found:
         return replace(found, records=self._memory.merge(key, found.records, now))
+
+
+async def _parse(values: Mapping[object, object]) -> tuple[dict[str, ServerInfo], Counter[str]]:
+    """Check the records under one key; lets the event loop turn now and then, since there may be a flood of them."""
+    accepted: dict[str, ServerInfo] = {}
+    rejected: Counter[str] = Counter()
+    left = iter(values.items())
+    while some := dict(itertools.islice(left, _RECORDS_AT_ONCE)):
+        servers, unaccepted = parse_block_records(some)
+        accepted |= servers
+        rejected += unaccepted
+        await asyncio.sleep(0)
+    return accepted, rejected
 
 
 def _note_expirations(
@@ -258,6 +274,8 @@ def _note_expirations(
 
 def _reading(found: Found, servers: Mapping[str, ServerInfo]) -> KeyReading:
     """Say how a key was read, by what this reading found and what all readings know."""
+    if found.overflowed:
+        return KeyReading.UNKNOWN  # whoever flooded the key may have hidden others by that
     if servers and (found.conclusive or any(_names_one(subkey, servers) for subkey in found.records)):
         return KeyReading.OK
     if not found.conclusive:

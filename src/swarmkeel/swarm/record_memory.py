@@ -13,8 +13,8 @@ from typing import Final
 from swarmkeel.swarm.dht_codec import RawRecord
 
 MAX_BYTES_PER_KEY: Final = 1024 * 1024
-"""Values remembered under one key; room for 1200 servers. A flood of records costs what is remembered of its own key
-alone, and never what is read."""
+"""Memory for what is remembered under one key; room for 900 servers. A flood of records costs what is remembered of its
+own key alone, and never what is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def _bounded(
     for subkey, record in sorted(records.items(), key=lambda item: _rank(item[1])):
         if record.expiration <= now:
             continue
-        room -= len(record.value)
+        room -= record.size
         if room < 0:
             break
         kept[subkey] = _Remembered(record, seen[subkey])

@@ -21,6 +21,7 @@ from swarmkeel.swarm.dht_lookup import Found
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.dht_store import LATER, DhtStore
 from swarmkeel.swarm.record import RecordRejected, parse_peer_id
+from swarmkeel.swarm.rejection_log import RejectionLog
 from swarmkeel.swarm.sidecar import Sidecar
 from swarmkeel.swarm.sidecar_record import (
     MAX_RECORD_BYTES,
@@ -68,6 +69,7 @@ class SidecarBoard:
         self._store: DhtStore | None = None
         self._present: Mapping[object, RawRecord] = {}
         self._expirations: dict[str, float] = {}
+        self._rejections = RejectionLog("sidecar_records_rejected")
 
     async def read(self, found: Found, servers: Collection[str]) -> BoardReading:
         """Check what was found under the board's key; lets the event loop turn now and then.
@@ -89,6 +91,7 @@ class SidecarBoard:
             else:
                 if sidecar is not None:
                     sidecars[peer_id] = sidecar
+        self._rejections.note(rejected)
         return BoardReading(sidecars, rejected, readable=found.conclusive or bool(sidecars))
 
     async def publish(self, node: DhtNode | None, sidecar: Sidecar, lifetime_seconds: float) -> bool:
