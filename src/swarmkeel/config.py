@@ -31,6 +31,7 @@ from swarmkeel.config_errors import (
 from swarmkeel.durations import Duration, PositiveDuration, format_duration
 from swarmkeel.errors import UsageError
 from swarmkeel.printable import printable
+from swarmkeel.private_path import open_to_everyone
 from swarmkeel.yaml_file import NotYaml, parse_yaml
 
 _MAX_SOCKET_PATH: Final = 107  # bytes, unix(7)
@@ -345,13 +346,16 @@ def load_config(path: Path) -> Config:
     """Read a configuration file and the environment.
 
     Raises:
-        ConfigError: If the file cannot be read or anything in it is wrong; names every error.
+        ConfigError: If the file cannot be read, everyone may change it, or anything in it is wrong; names every error.
     """
     try:
         text = path.read_bytes()
+        open_how = open_to_everyone(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(path, ((WHOLE_FILE, f"cannot be read: {reason}"),)) from error
+    if open_how is not None:
+        raise ConfigError(path, ((WHOLE_FILE, printable(open_how, 300)),))
     try:
         source, duplicates = parse_yaml(text)
     except NotYaml as error:

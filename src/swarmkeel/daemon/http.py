@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from swarmkeel.daemon.api import Api
 from swarmkeel.daemon.page import page_routes
 from swarmkeel.daemon.state import DaemonState
-from swarmkeel.daemon.web import make_application
+from swarmkeel.daemon.web import IDLE_SECONDS, listen, make_application
 from swarmkeel.errors import SwarmkeelError
 
 
@@ -52,7 +53,10 @@ class HttpServer:
         if api is not None:
             application.add_routes([*api.routes(), *page_routes()])
             application.on_shutdown.append(self._end_events)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=1.0, keepalive_timeout=IDLE_SECONDS
+        )
+        self._listener: asyncio.Server | None = None
 
     async def start(self, port: int) -> int:
         """Begin to listen.
@@ -65,18 +69,19 @@ class HttpServer:
         """
         await self._runner.setup()
         try:
-            site = web.TCPSite(self._runner, self._host, port)
-            await site.start()
+            self._listener = await listen(self._runner, self._host, port)
         except OSError as error:
             await self._runner.cleanup()
             raise ListenError(
                 f"cannot listen on {self._host}:{port} ({error.strerror or error})",
                 "choose another http.host or http.port",
             ) from error
-        return int(self._runner.addresses[0][1])
+        return int(self._listener.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening and end open connections."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
 
     async def _end_events(self, _: web.Application) -> None:

@@ -30,6 +30,7 @@ from swarmkeel.daemon.move import FINAL_STEPS, Move
 from swarmkeel.daemon.pause import Pause
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.printable import printable
+from swarmkeel.private_path import open_to_everyone
 from swarmkeel.swarm.recorded import snapshot_from_json, snapshot_to_json
 from swarmkeel.swarm.sidecar import Sidecar
 from swarmkeel.swarm.snapshot import SwarmSnapshot
@@ -143,6 +144,7 @@ class Journal:
                     name = f"{path.absolute().as_uri()}?mode=ro"
                 else:
                     self._claim = _claim(path)
+                    _refuse_if_open(path)
                     path.touch(mode=0o600, exist_ok=True)
                     name = path.absolute().as_uri()
                 self._database = sqlite3.connect(name, uri=True, check_same_thread=False)
@@ -432,6 +434,13 @@ def _where(since: float | None, before: float | None, target: Span | None) -> di
     """Give the values of `_WHERE`."""
     start, end = (None, None) if target is None else (target.start, target.end)
     return {"since": since, "before": before, "start": start, "end": end}
+
+
+def _refuse_if_open(path: Path) -> None:
+    """Refuse a journal that anyone could have written: what it says of a move under way is done at the next start."""
+    open_how = open_to_everyone(path)
+    if open_how is not None:
+        raise JournalError(f"the journal {path} is refused", open_how)
 
 
 def _claim(path: Path) -> int:

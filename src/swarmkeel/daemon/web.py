@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
+import socket
 from http import HTTPStatus
 from typing import Final
 
@@ -17,6 +19,12 @@ from swarmkeel.control.protocol import JSON_CONTENT_TYPE, PROBLEM_CONTENT_TYPE, 
 COMPRESSED_FROM: Final = 2048
 """Shorter answers are sent as they are, in bytes."""
 
+MAX_CONNECTIONS: Final = 128
+"""More are refused at once: whoever can connect must not take all the files that this process may have open."""
+IDLE_SECONDS: Final = 75.0
+"""A connection that asks nothing, or not all of its question, or does not read its answer for so long is closed."""
+
+_FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -40,6 +48,33 @@ def make_application(host: str) -> web.Application:
     application = web.Application(client_max_size=0, middlewares=[_problems, _check_host(host)])
     application.on_response_prepare.append(_add_headers)
     return application
+
+
+async def listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+    """Listen for an application that has been set up, within `MAX_CONNECTIONS` and `IDLE_SECONDS`.
+
+    Raises:
+        OSError: If the address is taken or not ours.
+    """
+    server = runner.server
+    assert server is not None  # noqa: S101 - it has been set up
+
+    def accept() -> asyncio.BaseProtocol:
+        return server() if len(server.connections) < MAX_CONNECTIONS else _Full()
+
+    listener = await asyncio.get_running_loop().create_server(accept, host, port)
+    for listening in listener.sockets:
+        # Every connection inherits this. Nothing else ends one that does not read what it has asked for.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(IDLE_SECONDS * 1000))
+    return listener
+
+
+class _Full(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say that there is no room, and hang up."""
+        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - of a stream
+        transport.write(_FULL)
+        transport.close()
 
 
 def json_answer(value: BaseModel | bytes) -> web.Response:
@@ -97,6 +132,10 @@ def _check_host(bound: str) -> Middleware:
         if allowed is not None and _host_of(request) not in allowed:
             names = ", ".join(sorted(allowed))
             raise refuse(HTTPStatus.MISDIRECTED_REQUEST, f"this is only answered under the names {names}")
+        # Browsers tell where a question comes from unless it is this page itself that asks.
+        origin = request.headers.get("Origin")
+        if origin is not None and origin != f"{request.scheme}://{request.host}":
+            raise refuse(HTTPStatus.FORBIDDEN, "pages of others get no answer here")
         return await handler(request)
 
     return check
