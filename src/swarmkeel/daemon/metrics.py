@@ -32,11 +32,13 @@ HOLDING_REASONS: Final = (
     "cooldown",
     "minimum_uptime",
     "moves_per_day",
+    "others_stay",
     "pinned",
     "prefetch_failed",
     "prefetching",
     "restart_running",
     "too_many_moving",
+    "waiting_for_others",
 )
 """What can hold a wanted move back: the guards, and how far the own claim is."""
 
