@@ -220,7 +220,7 @@ class JournalSection(_Section):
     """The local record of decisions and moves."""
 
     path: Path
-    """The SQLite file."""
+    """The SQLite file; made when missing, its folder too."""
     keep: PositiveDuration = 30 * 86400.0
     """Older decisions are removed; moves are kept ten times as long."""
     max_decisions: Annotated[int, Field(ge=100)] = 50_000

@@ -260,12 +260,23 @@ def test_old_rows_are_pruned_with_the_snapshots_that_nothing_names_any_more(jour
     database.close()
 
 
+def test_the_folder_of_a_journal_is_made_for_this_user_alone(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2777)  # as Kubernetes makes its empty ones
+    with Journal(volume / "own" / "journal.sqlite") as journal:
+        assert journal.checks(limit=1) == ()
+    assert (volume / "own").stat().st_mode & 0o777 == 0o700
+    with pytest.raises(JournalError, match="run chmod o-w"):
+        Journal(volume / "journal.sqlite")
+
+
 def test_what_is_no_journal_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database, and long enough to be looked at as one" * 10)
     newer = sqlite3.connect(tmp_path / "newer")
     newer.execute("PRAGMA user_version = 99")
     newer.close()
-    for name, expected in [("text", "not a database"), ("newer", "format 99"), ("no/such/folder", "cannot be opened")]:
+    for name, expected in [("text", "not a database"), ("newer", "format 99"), ("text/no-folder/file", "cannot be opened")]:
         with pytest.raises(JournalError, match=expected) as caught:
             Journal(tmp_path / name)
         assert "\n" not in str(caught.value)

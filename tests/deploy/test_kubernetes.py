@@ -68,10 +68,7 @@ def test_the_configuration_fits_the_pod(tmp_path: Path) -> None:
         (config.admin.socket, "sidecar-tmp"),
     ):
         assert written is not None
-        assert written.is_relative_to(mounts[volume])
-
-    # Volumes are open to everyone, and sockets are refused there: each needs a folder of its own.
-    assert config.server.socket.parent != Path(mounts["control"])
-    assert config.admin.socket.parent != Path(mounts["sidecar-tmp"])
+        # Volumes are open to everyone, which is refused of journals, keys and sockets: each needs a folder within.
+        assert Path(mounts[volume]) in written.parent.parents
     assert f"--control-socket={config.server.socket}" in SERVER["args"]
     assert {"name": "control", "mountPath": mounts["control"]} in SERVER["volumeMounts"]

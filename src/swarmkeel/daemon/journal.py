@@ -127,7 +127,7 @@ class Journal:
     """An open journal.
 
     Args:
-        path: The SQLite file; made when missing, readable by its owner alone.
+        path: The SQLite file; made when missing, its folder too, for this user alone.
         read_only: Open an existing file without the right to change it.
 
     Raises:
@@ -143,6 +143,7 @@ class Journal:
                 if read_only:
                     name = f"{path.absolute().as_uri()}?mode=ro"
                 else:
+                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                     self._claim = _claim(path)
                     _refuse_if_open(path)
                     path.touch(mode=0o600, exist_ok=True)
