@@ -30,6 +30,7 @@ _PURE_IMPORTS = (
     "numpy",
     "operator",
     "pydantic",
+    "re",
     "sys",  # for the limits of numbers; its functions are found as calls
     "typing",
     "swarmkeel.balance",

@@ -68,7 +68,7 @@ async def test_three_dry_runs_want_together_what_they_would_do_together_and_all_
         newcomer = peers.node(3).peer_id
         await announce(peers, 3, HIGH, 30.0)
         await wait_until(lambda: all(verdict(daemon) is Verdict.BALANCED for daemon in daemons))
-        addresses = [f"http://127.0.0.1:{daemon._http._runner.addresses[0][1]}" for daemon in daemons]
+        addresses = [f"http://127.0.0.1:{daemon._http.port}" for daemon in daemons]
         from_all = json.loads(await swarmkeel_process("report", *addresses, "--since", "1h", "--json"))
         in_use = await swarmkeel_process("history", "-c", folder / "one.yaml", "-n", "1000", "--json")
         assert all(server.requests == [] for server in servers)

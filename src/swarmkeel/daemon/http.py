@@ -76,7 +76,13 @@ class HttpServer:
                 f"cannot listen on {self._host}:{port} ({error.strerror or error})",
                 "choose another http.host or http.port",
             ) from error
-        return int(self._listener.sockets[0].getsockname()[1])
+        return self.port
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at; 0 while it does not."""
+        listening = () if self._listener is None else self._listener.sockets
+        return int(listening[0].getsockname()[1]) if listening else 0
 
     async def close(self) -> None:
         """Stop listening and end open connections."""
