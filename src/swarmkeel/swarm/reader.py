@@ -18,13 +18,26 @@ from swarmkeel.swarm.dht_codec import RawRecord
 from swarmkeel.swarm.dht_lookup import Found, Lookup
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.failures import SwarmUnreachable
-from swarmkeel.swarm.record import RecordRejected, ServerInfo, ServerState, parse_block_records, parse_peer_id
+from swarmkeel.swarm.record import (
+    RecordRejected,
+    RejectionReason,
+    ServerInfo,
+    ServerState,
+    parse_block_records,
+    parse_peer_id,
+)
 from swarmkeel.swarm.record_memory import RecordMemory
 from swarmkeel.swarm.rejection_log import RejectionLog
 from swarmkeel.swarm.renewal import RenewalWatch
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 
 _RECORDS_AT_ONCE: Final = 64
+_MAX_RPS: Final = 1e300
+"""More than so many requests a second are rejected, though Petals knows no limit: sums of less are finite, so that no
+single record makes a swarm's numbers useless."""
+_MAX_SERVERS: Final = 20_000
+"""In one snapshot. Where more are announced the other blocks count as unknown: nobody has so many, and what follows from
+a snapshot takes time for each."""
 _LOOKUP_SHARE: Final = 0.8
 """Share of a reading's time that the search may take; the rest is for checking what it found."""
 
@@ -229,14 +242,18 @@ class SwarmReader:
         rejected: Counter[str] = Counter()
         blocks: list[BlockReading] = []
         expirations: dict[str, float] = {}
+        names: set[str] = set()
         read_at, now = self._clock(), time.time()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 for key in self._keys:
+                    if len(names) > _MAX_SERVERS:
+                        break
                     known = self._with_memory(key, found[key], now)
                     values, undecoded = await known.values(now)
                     servers, unaccepted = await _parse(values)
                     rejected += undecoded + unaccepted
+                    names.update(servers)
                     blocks.append(BlockReading(key, _reading(found[key], servers), servers))
                     _note_expirations(expirations, known.records, servers)
         blocks += [BlockReading(key, KeyReading.UNKNOWN, {}) for key in self._keys[len(blocks) :]]
@@ -254,10 +271,12 @@ async def _parse(values: Mapping[object, object]) -> tuple[dict[str, ServerInfo]
     left = iter(values.items())
     while some := dict(itertools.islice(left, _RECORDS_AT_ONCE)):
         servers, unaccepted = parse_block_records(some)
-        accepted |= servers
+        credible = {peer_id: info for peer_id, info in servers.items() if info.throughput <= _MAX_RPS}
+        unaccepted[RejectionReason.THROUGHPUT.value] += len(servers) - len(credible)
+        accepted |= credible
         rejected += unaccepted
         await asyncio.sleep(0)
-    return accepted, rejected
+    return accepted, +rejected
 
 
 def _note_expirations(

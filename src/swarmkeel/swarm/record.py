@@ -48,7 +48,7 @@ class RejectionReason(StrEnum):
     STATE = "state"
     """The state is none of 0, 1 and 2."""
     THROUGHPUT = "throughput"
-    """The throughput is no finite number of at least 0."""
+    """The throughput is no finite number of at least 0, or beyond all measure."""
     SPAN = "span"
     """start_block or end_block is no whole number of at least 0."""
     EXTRAS = "extras"
