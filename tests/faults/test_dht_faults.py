@@ -37,7 +37,7 @@ from tests.faults.vocabulary import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-QUICK_READING: Sections = {"swarm": {"read_timeout": 2}}
+QUICK_READING: Sections = {"swarm": {"read_timeout": 4}}
 NO_INFORMATION = Verdict.INSUFFICIENT_INFORMATION
 
 
@@ -158,6 +158,7 @@ async def test_half_of_the_keys_cannot_be_read(scene: Scene) -> None:
 @pytest.mark.fault("own record missing")
 async def test_the_own_record_is_missing(scene: Scene) -> None:
     await given_a_swarm(scene, others=(LOW,), lifetime=-1)
+    scene.injected += 1
     await given_a_running_sidecar(scene)
     await then_it_says(scene, NO_INFORMATION, "own_record_missing")
     await then_it_checks_on(scene)

@@ -312,6 +312,7 @@ def then_the_server_is_on(scene: Scene, span: Span | None) -> None:
 
 def then_nothing_is_lost(scene: Scene, *, journal_is_lost: bool = False) -> None:
     """The journal is whole, no move is left over, the server began no restart twice; the finding is written down."""
+    assert scene.injected, "nothing was broken"
     moves: list[Move] = []
     if not journal_is_lost:
         with closing(sqlite3.connect(scene.journal)) as database:
