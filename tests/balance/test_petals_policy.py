@@ -170,6 +170,18 @@ def test_an_unread_key_whose_block_others_show_covered_is_no_obstacle() -> None:
     assert decision.verdict is Verdict.MOVING
 
 
+@pytest.mark.parametrize("policy", ["petals", "coordinated"])
+def test_a_server_without_blocks_waits_for_no_unread_key(policy: str) -> None:
+    servers = modules_from(12, (0, 6, 5.0))
+    blocks = list(snapshot(servers).blocks)
+    blocks[8] = BlockReading(blocks[8].uid, KeyReading.UNKNOWN, {})
+    swarm = snapshot(servers, blocks=tuple(blocks))
+    idle = OwnServer(peer_id="QmNew", span=None, num_blocks=6, throughput=5.0)
+    situation = Situation(snapshot=swarm, own=idle, settings=PolicySettings(), now=NOW, seed=0)
+    decision = get_policy(policy).decide(situation)
+    assert (decision.verdict, decision.target, names(decision)) == (Verdict.MOVING, Span(6, 12), ["first_placement"])
+
+
 @given(honest_modules(), st.integers(0, 2**32 - 1), st.floats(0, 1.1), st.data())
 def test_it_is_the_three_functions_of_petals(
     modules: list[RemoteModuleInfo[str]], seed: int, quality: float, data: st.DataObject

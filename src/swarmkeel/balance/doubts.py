@@ -46,6 +46,10 @@ def doubts_about_swarm(situation: Situation, spans: Spans) -> tuple[Reason, ...]
         doubts.append(Reason(name="snapshot_stale", values=values))
     if not math.isfinite(2 * sum(span.throughput for span in spans.values())):
         doubts.append(Reason(name="throughput_overflow"))
+    if situation.own.span is None:
+        # A server without blocks serves nobody while it waits. In a swarm that has just begun some key is always unread, and
+        # if that kept everybody waiting it would never begin.
+        return tuple(doubts)
     throughputs = compute_throughputs(spans, total_blocks=snapshot.total_blocks)
     for index, block in enumerate(snapshot.blocks, snapshot.first_block):
         if block.reading is KeyReading.UNKNOWN and throughputs[index - snapshot.first_block] <= 0:

@@ -67,13 +67,12 @@ class Eyes:
     total_blocks: int
     now: float
 
-    @property
-    def is_good_enough(self) -> bool:
-        """Whether it may be decided on: as `balance.doubts` has it for snapshots."""
+    def is_good_enough(self, own: OwnServer) -> bool:
+        """Tell whether it may be decided on: as `balance.doubts` has it for snapshots."""
         reading = self.reading
         if reading.answered < MIN_ANSWERED:
             return False
-        if not reading.lost:
+        if not reading.lost or own.span is None:
             return True
         throughputs = view_throughputs(reading.servers, self.total_blocks)
         return not any(throughputs[block] <= 0 for block in reading.lost)

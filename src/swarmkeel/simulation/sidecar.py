@@ -267,7 +267,7 @@ class SimulatedSidecar:
         self._tell(record, memory.claim.claim)
         is_known = own.span is None or eyes.shows(own.peer_id, own.span, ServerState.JOINING, ServerState.ONLINE)
         wanted: Decision | None
-        if not eyes.is_good_enough or not is_known:
+        if not eyes.is_good_enough(own) or not is_known:
             wanted = staying(own, Verdict.INSUFFICIENT_INFORMATION)
         else:
             wanted = self._decider.decide(eyes, own, record, seed)
