@@ -276,7 +276,11 @@ def test_what_is_no_journal_is_refused_in_one_line(tmp_path: Path) -> None:
     newer = sqlite3.connect(tmp_path / "newer")
     newer.execute("PRAGMA user_version = 99")
     newer.close()
-    for name, expected in [("text", "not a database"), ("newer", "format 99"), ("text/no-folder/file", "cannot be opened")]:
+    for name, expected in [
+        ("text", "not a database"),
+        ("newer", "format 99"),
+        ("text/no-folder/file", "cannot be opened"),
+    ]:
         with pytest.raises(JournalError, match=expected) as caught:
             Journal(tmp_path / name)
         assert "\n" not in str(caught.value)
