@@ -9,10 +9,11 @@ from pathlib import Path
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.config import BalanceSection, Config, JournalSection, ServerSection, SwarmSection
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
+from swarmkeel.daemon.describe import describe_daemon, describe_swarm
 from swarmkeel.daemon.guard import GuardSettings, GuardView
 from swarmkeel.daemon.move import Move, MoveStep
 from swarmkeel.daemon.state import ClaimsView, DaemonState, view_swarm
-from swarmkeel.daemon.status import BlockState, DaemonStatus, SwarmStatus, describe_daemon, describe_swarm
+from swarmkeel.daemon.status import BlockState, DaemonStatus, SwarmStatus
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot

@@ -22,10 +22,11 @@ from swarmkeel.control.http1 import Request, Response
 from swarmkeel.control.private_server import PrivateHttpServer
 from swarmkeel.control.protocol import JSON_CONTENT_TYPE
 from swarmkeel.control.unix_socket import SocketPathError
+from swarmkeel.daemon.describe import describe_check, describe_pause
 from swarmkeel.daemon.journal import JournalError
 from swarmkeel.daemon.loop import BalanceLoop
 from swarmkeel.daemon.pause import LONGEST_SECONDS, MAX_REASON_LENGTH, Pause
-from swarmkeel.daemon.status import CheckInfo, DaemonStatus, MoveInfo, PauseInfo, describe_check, describe_pause
+from swarmkeel.daemon.status import CheckInfo, DaemonStatus, MoveInfo, PauseInfo
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.printable import printable
 

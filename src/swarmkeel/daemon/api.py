@@ -12,21 +12,18 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from swarmkeel.config import Config
-from swarmkeel.daemon.journal import Journal, JournalError
-from swarmkeel.daemon.openapi import openapi_json
-from swarmkeel.daemon.queries import MOVES_SHOWN, ChecksQuery, MovesQuery, Query, TimelineQuery
-from swarmkeel.daemon.state import DaemonState
-from swarmkeel.daemon.status import (
-    Checks,
-    DaemonStatus,
-    Moves,
-    Timeline,
+from swarmkeel.daemon.describe import (
     describe_check,
     describe_daemon,
     describe_move,
     describe_swarm,
     describe_timeline,
 )
+from swarmkeel.daemon.journal import Journal, JournalError
+from swarmkeel.daemon.openapi import openapi_json
+from swarmkeel.daemon.queries import MOVES_SHOWN, ChecksQuery, MovesQuery, Query, TimelineQuery
+from swarmkeel.daemon.state import DaemonState
+from swarmkeel.daemon.status import Checks, DaemonStatus, Moves, Timeline
 from swarmkeel.daemon.web import json_answer, refuse
 
 MAX_LISTENERS: Final = 32
