@@ -166,7 +166,7 @@ class CoordinatedDecider:
             own,
             move.target,
             Reason(name=name, values=_worth(plan)),
-            *(Reason(name="needs_others", values={"moves": len(partners)}) for _ in partners[:1]),
+            *([Reason(name="needs_others", values={"moves": len(partners)})] if partners else []),
             before=SwarmNumbers(
                 bottleneck_rps=plan.bottleneck_before_rps, bound_rps=0.0, uncovered_blocks=plan.uncovered_before
             ),

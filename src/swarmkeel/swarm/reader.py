@@ -255,7 +255,7 @@ class SwarmReader:
                     rejected += undecoded + unaccepted
                     names.update(servers)
                     blocks.append(BlockReading(key, _reading(found[key], servers), servers))
-                    _note_expirations(expirations, known.records, servers)
+                    await _note_expirations(expirations, known.records, servers)
         blocks += [BlockReading(key, KeyReading.UNKNOWN, {}) for key in self._keys[len(blocks) :]]
         overdue = self._renewals.overdue(expirations, now)
         return SwarmSnapshot(self._dht_prefix, self._first_block, tuple(blocks), read_at, rejected, overdue)
@@ -279,11 +279,13 @@ async def _parse(values: Mapping[object, object]) -> tuple[dict[str, ServerInfo]
     return accepted, +rejected
 
 
-def _note_expirations(
+async def _note_expirations(
     expirations: dict[str, float], records: Mapping[object, RawRecord], servers: Mapping[str, ServerInfo]
 ) -> None:
     """Note when the records of those end who are there; of several records of one server the last counts."""
-    for subkey, record in records.items():
+    for count, (subkey, record) in enumerate(records.items()):
+        if count % _RECORDS_AT_ONCE == 0:
+            await asyncio.sleep(0)
         with suppress(RecordRejected):
             peer_id = parse_peer_id(subkey)
             info = servers.get(peer_id)

@@ -5,9 +5,9 @@
      "blocks": [{"uid": "llama-65b-hf.0", "read": "ok",
                  "servers": {"Qm...": [2, 762.9, {"start_block": 0, "end_block": 33}]}}, ...]}
 
-`read`, `read_at`, `rejected` and `overdue` (servers that should have renewed their records by then) may be left out; fields that are not known are ignored. The records stand there as in
-the DHT and are checked in the same way: a bad one is left out and counted. Numbers are as Python's json writes them: a
-ping that never came back is `Infinity`.
+`read`, `read_at`, `rejected` and `overdue` (servers that should have renewed their records by then) may be left out; fields
+that are not known are ignored. The records stand there as in the DHT and are checked in the same way: a bad one is left out
+and counted. Numbers are as Python's json writes them: a ping that never came back is `Infinity`.
 """
 
 from __future__ import annotations
