@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.results import FRESH, KEPT, ROOT, Picture, Table, Text, read_result
+from benchmarks.result_file import FRESH, KEPT, ROOT, Picture, Table, Text, read_result
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 PICTURES: Final = ROOT / "docs" / "images"
