@@ -225,6 +225,8 @@ class JournalSection(_Section):
     """Older decisions are removed; moves are kept ten times as long."""
     max_decisions: Annotated[int, Field(ge=100)] = 50_000
     """At most this many decisions are kept."""
+    max_megabytes: Annotated[int, Field(ge=1)] = 512
+    """Beyond this size the oldest decisions are removed: in a swarm that changes all the time each takes a snapshot more."""
 
 
 class HttpSection(_Section):

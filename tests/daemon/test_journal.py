@@ -24,6 +24,7 @@ from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 from swarmkeel.swarm.span import Span
 
 OWN = "QmSK3sroMXUiyJHNWULvC4YqYEhmJFS8LbK2ZSw96czJdV"
+ROOM = 1 << 30
 OTHER = "QmY5uRyyRippmFqoiDzvmDTHPvhxyX7XQDYENCbJ8Ha1j9"
 GUARDS = GuardSettings(
     cooldown=1, minimum_uptime=1, moves_per_day=3, confirmations=1, breaker_base=200, breaker_max=1000
@@ -151,7 +152,7 @@ def test_what_calm_sidecars_tell_is_stored_once_and_goes_with_the_last_check_tha
         return int(count)
 
     assert contents() == 3
-    journal.prune(now=100.0, keep_seconds=50.0, max_decisions=1)
+    journal.prune(now=100.0, keep_seconds=50.0, max_decisions=1, max_bytes=ROOM)
     assert contents() == 2
     last = journal.check("check5")
     assert last is not None
@@ -181,7 +182,7 @@ def test_checks_and_moves_of_before_there_were_claims_are_still_read(journal: Jo
     assert (read.inputs.claim, read.inputs.situation.sidecars) == (None, {})
     assert decide(read.inputs) == written.decision
     assert journal.moves() == (move(1),)
-    assert journal.prune(now=1e6, keep_seconds=1.0, max_decisions=1) == 1
+    assert journal.prune(now=1e6, keep_seconds=1.0, max_decisions=1, max_bytes=ROOM) == 1
 
 
 def test_the_journal_survives_its_process_and_another_may_read_along(tmp_path: Path) -> None:
@@ -252,12 +253,49 @@ def test_old_rows_are_pruned_with_the_snapshots_that_nothing_names_any_more(jour
     journal.save_move(move(1, MoveStep.DONE, started_at=-100))
     journal.save_move(move(2, MoveStep.REQUESTED, started_at=-100))
     journal.save_move(move(3, MoveStep.DONE, started_at=5))
-    assert journal.prune(now=10.0, keep_seconds=7.0, max_decisions=4) == 6
+    assert journal.prune(now=10.0, keep_seconds=7.0, max_decisions=4, max_bytes=ROOM) == 6
     assert [record.check_id for record in journal.checks()] == ["check9", "check8", "check7", "check6"]
     assert [known.id for known in journal.moves()] == ["move2", "move3"]
     with sqlite3.connect(tmp_path / "journal.sqlite") as database:
         assert database.execute("SELECT count(*) FROM snapshots").fetchone() == (4,)
     database.close()
+
+
+PEERS = "abcdefghijkmnopqrstuvwxyz"
+
+
+def restless_snapshot(number: int) -> SwarmSnapshot:
+    """A swarm that no two checks find alike."""
+    info = ServerInfo(ServerState.ONLINE, 5.0 + number, start_block=0, end_block=2)
+    many = {f"Qm{name}": replace(info, throughput=hash((number, ord(name))) % 10_007 + 1.0) for name in PEERS}
+    blocks = tuple(BlockReading(f"m.{n}", KeyReading.OK, {OWN: info, **many} if n < 2 else {}) for n in range(4))
+    return SwarmSnapshot("m", 0, blocks, 100.0, {})
+
+
+def test_a_swarm_that_changes_all_the_time_does_not_make_the_journal_grow_without_end(
+    journal: Journal, tmp_path: Path
+) -> None:
+    path, limit, slack = tmp_path / "journal.sqlite", 200_000, 150_000
+    sizes = []
+    for number in range(250):
+        journal.save_check(check(number, at=float(number), snapshot=restless_snapshot(number)))
+        if number % 25 == 24:
+            journal.prune(now=250.0, keep_seconds=1e6, max_decisions=10_000, max_bytes=limit)
+            sizes.append(path.stat().st_size)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert max(sizes) <= limit + slack, sizes
+    # The newest are there, with all that they followed from.
+    kept = [record.check_id for record in journal.checks(limit=-1)]
+    assert kept == [f"check{number}" for number in reversed(range(250 - len(kept), 250))]
+    assert len(kept) > 10
+    oldest = journal.check(kept[-1])
+    assert oldest is not None
+    assert oldest.inputs is not None
+    assert oldest.inputs.situation.snapshot.digest == restless_snapshot(250 - len(kept)).digest
+    # However little room there is, the last decision is not forgotten.
+    journal.prune(now=250.0, keep_seconds=1e6, max_decisions=10_000, max_bytes=1)
+    assert [record.check_id for record in journal.checks()] == ["check249"]
 
 
 def test_the_folder_of_a_journal_is_made_for_this_user_alone(tmp_path: Path) -> None:

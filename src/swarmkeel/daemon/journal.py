@@ -41,6 +41,10 @@ OLDEST_READ: Final = 1
 """Older formats are read as they are, and brought up to date by the first sidecar that writes."""
 MOVES_KEPT_FACTOR: Final = 10
 """Moves are few and tell more than decisions: they are kept this many times as long."""
+SHRINK_RATIO: Final = 0.1
+"""A journal that is too large loses this share at a time, so that it need not be made smaller at every check."""
+WAL_BYTES: Final = 8 * 1024 * 1024
+"""What is left of the file beside the journal that takes new entries first, once they are in the journal."""
 
 _SCHEMA: Final = """
 -- Snapshots, and what the sidecars told, each once by its digest.
@@ -178,6 +182,8 @@ class Journal:
         self._has_pauses = version > 1
         # A step of a move that is lost to a power cut could be taken twice.
         self._database.execute("PRAGMA synchronous = FULL")
+        # Removing many old entries at once makes that file as large as they are, and by itself it never shrinks.
+        self._database.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
 
     def _change_format(self, changes: str) -> None:
         with self._database:
@@ -401,13 +407,15 @@ class Journal:
         with self._damage("a move"):
             return Move.model_validate_json(text)
 
-    def prune(self, *, now: float, keep_seconds: float, max_decisions: int) -> int:
-        """Remove what is old.
+    def prune(self, *, now: float, keep_seconds: float, max_decisions: int, max_bytes: int) -> int:
+        """Remove what is old, and what is too much.
 
         Args:
             now: Seconds since the epoch.
             keep_seconds: Decisions older than this go; finished moves after ten times as long.
             max_decisions: Of the rest the oldest go beyond this number.
+            max_bytes: Where what remains takes more room than this, the oldest decisions go until it takes less by a
+                tenth, all but the newest of them. The file keeps its size, and the room is used again.
 
         Returns:
             How many decisions were removed.
@@ -418,17 +426,45 @@ class Journal:
                 f"DELETE FROM decisions WHERE at < ? OR id IN ({oldest})",  # noqa: S608 - a constant
                 (now - keep_seconds, max_decisions),
             ).rowcount
-            self._database.execute(
-                "DELETE FROM snapshots WHERE digest NOT IN (SELECT digest FROM decisions WHERE digest IS NOT NULL)"
-                " AND digest NOT IN (SELECT json_extract(inputs, '$.sidecars') FROM decisions"
-                " WHERE json_extract(inputs, '$.sidecars') IS NOT NULL)"
-            )
+            self._forget_unnamed()
             final = ", ".join(f"'{step.value}'" for step in sorted(FINAL_STEPS))
             self._database.execute(
                 f"DELETE FROM moves WHERE started_at < ? AND step IN ({final})",  # noqa: S608 - our own step names
                 (now - MOVES_KEPT_FACTOR * keep_seconds,),
             )
+            if self._used_bytes() > max_bytes:
+                removed += self._shrink(max_bytes * (1 - SHRINK_RATIO))
         return removed
+
+    def _shrink(self, bytes_wanted: float) -> int:
+        """Remove the oldest decisions, some at a time, until the rest takes no more room than this, or is one."""
+        removed = 0
+        while self._used_bytes() > bytes_wanted:
+            (count,) = self._database.execute("SELECT count(*) FROM decisions").fetchone()
+            if count <= 1:
+                break
+            removed += self._database.execute(
+                "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions ORDER BY id LIMIT ?)",
+                (max(1, int(count * SHRINK_RATIO)),),
+            ).rowcount
+            self._forget_unnamed()
+        return removed
+
+    def _forget_unnamed(self) -> None:
+        """Remove snapshots, and what sidecars told, that no decision names any more."""
+        self._database.execute(
+            "DELETE FROM snapshots WHERE digest NOT IN (SELECT digest FROM decisions WHERE digest IS NOT NULL)"
+            " AND digest NOT IN (SELECT json_extract(inputs, '$.sidecars') FROM decisions"
+            " WHERE json_extract(inputs, '$.sidecars') IS NOT NULL)"
+        )
+
+    def _used_bytes(self) -> int:
+        """Give the room that the content takes, without what was freed and is not used again yet."""
+        pages, free, size = (
+            int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
 
 
 def _where(since: float | None, before: float | None, target: Span | None) -> dict[str, float | None]:

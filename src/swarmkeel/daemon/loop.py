@@ -52,6 +52,9 @@ MOVES_LOOKED_AT: Final = 200
 WISHES_LAST_PERIODS: Final = 5
 """A wanted move confirms a later one only within this many check periods."""
 PRUNE_EVERY_SECONDS: Final = 3600.0
+PRUNE_EVERY_CHECKS: Final = 200
+"""Whichever comes first, so that the journal keeps to its size however often the balance is checked."""
+BYTES_PER_MEGABYTE: Final = 1024 * 1024
 CHECK_SECONDS: Final = 60.0
 """What a check does beside reading takes no longer, in a large swarm on a slow machine."""
 SHORTEST_SLEEP_SECONDS: Final = 0.02
@@ -134,6 +137,7 @@ class BalanceLoop:
         # Not for secrets: jitter and seeds only need to differ between sidecars.
         self._random = random.SystemRandom()
         self._last_prune = -PRUNE_EVERY_SECONDS
+        self._checks_since_prune = 0
         # A pause outlives the process that was told of it.
         state.pause = journal.pause()
 
@@ -506,12 +510,17 @@ class BalanceLoop:
         self._state.changes.note()
 
     async def _prune(self, now: float) -> None:
-        if now - self._last_prune < PRUNE_EVERY_SECONDS:
+        self._checks_since_prune += 1
+        if now - self._last_prune < PRUNE_EVERY_SECONDS and self._checks_since_prune < PRUNE_EVERY_CHECKS:
             return
-        self._last_prune = now
+        self._last_prune, self._checks_since_prune = now, 0
         journal = self.config.journal
         removed = await asyncio.to_thread(
-            self._journal.prune, now=now, keep_seconds=journal.keep, max_decisions=journal.max_decisions
+            self._journal.prune,
+            now=now,
+            keep_seconds=journal.keep,
+            max_decisions=journal.max_decisions,
+            max_bytes=journal.max_megabytes * BYTES_PER_MEGABYTE,
         )
         if removed:
             _log.info("journal_pruned", decisions=removed)
