@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability audit screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -98,6 +98,9 @@ reliability: $(INSTALLED) ## Inject every fault, and write the table of docs/rel
 
 performance: $(INSTALLED) ## Take over what the benchmarks have measured, and write docs/performance.md.
 	@$(RUN) tools.performance
+
+audit: $(INSTALLED) ## Ask for known vulnerabilities of everything installed here; fails where nobody could be asked.
+	@$(RUN) tools.audit $(ARGS)
 
 docs-generate: $(INSTALLED) ## Write the pages and files that follow from the code.
 	@$(RUN) tools.documents
