@@ -25,6 +25,7 @@ from tests.faults.vocabulary import (
     then_it_says,
     then_nothing_is_lost,
     then_the_server_was_told_nothing,
+    then_the_swarms_past_is_unknown,
     when_a_peer_dies,
     when_keys_become_unreadable,
     when_the_dht_is_back,
@@ -151,6 +152,7 @@ async def test_half_of_the_keys_cannot_be_read(scene: Scene) -> None:
     await given_a_running_sidecar(scene)
     await then_it_says(scene, NO_INFORMATION, "keys_unanswered")
     await then_it_checks_on(scene)
+    then_the_swarms_past_is_unknown(scene)
     then_the_server_was_told_nothing(scene)
     then_nothing_is_lost(scene)
 

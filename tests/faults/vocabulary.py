@@ -20,6 +20,7 @@ from swarmkeel.config import load_config
 from swarmkeel.daemon.journal import Journal
 from swarmkeel.daemon.move import FINAL_STEPS, Move, MoveStep
 from swarmkeel.daemon.service import Sidecar
+from swarmkeel.daemon.witnesses import read_source
 from swarmkeel.demo.processes import RunningStandIn
 from swarmkeel.swarm.announcer import Announcer
 from swarmkeel.swarm.dht_codec import encode_value
@@ -299,6 +300,14 @@ async def then_the_move_ends(scene: Scene, *ends: MoveStep) -> None:
 
 def is_over(move: Move | None) -> bool:
     return move is not None and move.step in FINAL_STEPS
+
+
+def then_the_swarms_past_is_unknown(scene: Scene) -> None:
+    """Neither the status page nor a report draws bottlenecks and holes from what could not be read."""
+    assert list(scene.daemon.state.timeline) == []
+    witness, _wishes = read_source(str(scene.journal), since=0, until=time.time())
+    assert witness.looks
+    assert witness.points == ()
 
 
 def then_the_server_was_told_nothing(scene: Scene) -> None:

@@ -91,8 +91,7 @@ class StillDaemon:
 
     def show(self, total_blocks: int, servers: Sequence[Placed], *, unread: Sequence[int] = ()) -> None:
         """Let the daemon have read this swarm just now."""
-        self.state.snapshot_is_good = self.state.ready = True
-        self.state.show_swarm(view_swarm(snapshot(total_blocks, servers, unread=unread)))
+        self.state.show_swarm(view_swarm(snapshot(total_blocks, servers, unread=unread)), is_good=True)
 
     async def close(self) -> None:
         assert self.http is not None

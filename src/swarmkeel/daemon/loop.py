@@ -349,10 +349,9 @@ class BalanceLoop:
         self._metrics.count_rejections(snapshot.rejected)
         self._state.snapshot_seconds = time.monotonic() - started
         self._state.dht_peers = self._reader.dht_peers
-        self._state.show_swarm(await asyncio.to_thread(view_swarm, snapshot))
+        view = await asyncio.to_thread(view_swarm, snapshot)
         answered = snapshot.quality(self._clock()).keys_answered_ratio
-        self._state.snapshot_is_good = answered >= self.config.balance.min_answered_ratio
-        self._state.ready |= self._state.snapshot_is_good
+        self._state.show_swarm(view, is_good=answered >= self.config.balance.min_answered_ratio)
         return snapshot
 
     async def _read_with_board(self) -> SwarmSnapshot:

@@ -117,7 +117,7 @@ class DaemonState:
         pause: The operator's pause, be it over or not; None without one.
         sidecars: What other sidecars tell that counts, by their servers' peer ids, as of the newest check that looked.
         guards: What the guards looked at in that check, and their limits; None until the first.
-        timeline: When the newest snapshots were read, and their numbers, the oldest first.
+        timeline: When the newest snapshots above the floor were read, and their numbers, the oldest first.
         changes: Told whenever anything here has changed.
     """
 
@@ -145,10 +145,16 @@ class DaemonState:
     timeline: deque[tuple[float, SwarmNumbers]] = field(default_factory=lambda: deque(maxlen=TIMELINE_POINTS))
     changes: Changes = field(default_factory=Changes)
 
-    def show_swarm(self, view: SwarmView) -> None:
-        """Take a new snapshot, and remember its numbers."""
+    def show_swarm(self, view: SwarmView, *, is_good: bool) -> None:
+        """Take a new snapshot; the numbers of one above the floor are remembered.
+
+        Of a swarm that was hardly read one knows neither its bottleneck nor its holes: they are no part of its past.
+        """
         self.swarm = view
-        self.timeline.append((view.snapshot.read_at, serving_numbers(view)))
+        self.snapshot_is_good = is_good
+        self.ready |= is_good
+        if is_good:
+            self.timeline.append((view.snapshot.read_at, serving_numbers(view)))
         self.changes.note()
 
 

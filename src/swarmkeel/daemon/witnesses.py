@@ -70,6 +70,8 @@ def _read_journal(name: str, journal: Journal, *, since: float, until: float) ->
             snapshot = journal.snapshot(digest)
             seen[digest] = None if snapshot is None else _see(snapshot)
         sight = seen.get(digest)
+        if any(reason.name == "keys_unanswered" for reason in decision.reasons):
+            continue  # nobody knows how a swarm does that could not be read
         if sight is not None:
             points.append(sight[0].model_copy(update={"at": at}))
             if not servers or servers[-1][1] != sight[1]:

@@ -137,7 +137,7 @@ function showNotices(status) {
   const { readiness, pause } = status;
   const notices = [];
   if (pause) notices.push(`Paused since ${moment(pause.since)}${pause.until === null ? "" : `, until ${moment(pause.until)}`}: ${pause.reason || "no reason given"}`);
-  if (!readiness.snapshot_is_good && readiness.ready) notices.push("The DHT could not be read well enough: the swarm is shown as it was when it last could.");
+  if (!readiness.snapshot_is_good && readiness.ready) notices.push("The DHT could not be read well enough: what is shown may be old or have gaps.");
   if (!readiness.config_is_current) notices.push("The newest configuration was not taken: the log says why.");
   const limit = 3 * readiness.check_period + 60;
   if (readiness.last_check_at !== null && status.now - readiness.last_check_at > limit) notices.push(`The last check of the balance ended at ${moment(readiness.last_check_at)}: the daemon may be stuck.`);
