@@ -29,3 +29,6 @@ async def test_prometheus_scrapes_the_daemon_and_answers_queries(tmp_path: Path)
                         assert {sample["metric"]["block"] for sample in blocks} == {str(n) for n in range(8)}
                         (rate,) = await prometheus.wait_for("increase(swarmkeel_snapshots_total[1m]) > 0")
                         assert float(rate["value"][1]) > 0
+                        (longest,) = await prometheus.wait_for("swarmkeel_event_loop_longest_turn_seconds > 0")
+                        (turns,) = await prometheus.wait_for("swarmkeel_event_loop_turn_seconds_count > 0")
+                        assert float(longest["value"][1]) < 60 < float(turns["value"][1])

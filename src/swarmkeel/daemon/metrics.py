@@ -10,11 +10,12 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from swarmkeel.balance.decision import Verdict
+from swarmkeel.daemon.loop_watch import LoopWatch
 from swarmkeel.daemon.staging import StagingResult
 from swarmkeel.daemon.state import ClaimsView, DaemonState, SwarmView
 from swarmkeel.swarm.dht_lookup import LookupRejection
@@ -22,6 +23,7 @@ from swarmkeel.swarm.record import RejectionReason, ServerState
 from swarmkeel.swarm.sidecar import Claim
 
 MOVE_SECONDS_BUCKETS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0)
+TURN_SECONDS_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CHECK_SECONDS_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 HOLDING_REASONS: Final = (
@@ -90,6 +92,17 @@ class Metrics:
             registry=self.registry,
             buckets=CHECK_SECONDS_BUCKETS,
         )
+        self._loop_turns = Histogram(
+            "swarmkeel_event_loop_turn_seconds",
+            "Turns of the event loop: for so long nothing else that the sidecar does could go on.",
+            registry=self.registry,
+            buckets=TURN_SECONDS_BUCKETS,
+        )
+        self._longest_turn = Gauge(
+            "swarmkeel_event_loop_longest_turn_seconds",
+            "Longest turn of the event loop in the last five minutes, or in up to twice as long.",
+            registry=self.registry,
+        )
         # At 0 from the start: Prometheus sees no increase in a series that begins with 1.
         for verdict in Verdict:
             self.decisions.labels(verdict.value)
@@ -97,6 +110,11 @@ class Metrics:
             self.records_rejected.labels(reason.value)
         for result in StagingResult:
             self.staging_requests.labels(result.value)
+
+    def watch_loop(self, watch: LoopWatch) -> None:
+        """Show what is measured of the event loop."""
+        watch.listen(self._loop_turns.observe)
+        self._longest_turn.set_function(watch.longest_lately)
 
     def count_rejections(self, rejected: Mapping[str, int]) -> None:
         """Count the rejected records of one snapshot by their reasons."""

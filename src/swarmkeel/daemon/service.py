@@ -22,6 +22,7 @@ from swarmkeel.daemon.http import HttpServer
 from swarmkeel.daemon.journal import Journal
 from swarmkeel.daemon.logs import configure_logging
 from swarmkeel.daemon.loop import BalanceLoop, longest_answer, longest_reading
+from swarmkeel.daemon.loop_watch import LoopWatch
 from swarmkeel.daemon.metrics import Metrics
 from swarmkeel.daemon.notify import ServiceNotifier
 from swarmkeel.daemon.stager import Stager
@@ -43,6 +44,7 @@ class Sidecar:
         config_path: Where a reload reads it again.
         dry_run: Tell the server nothing, whatever the configuration says.
         clock: Seconds since the epoch.
+        loop_watch: What measures the event loop that it runs on, if anything does.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Sidecar:
         config_path: Path,
         dry_run: bool = False,
         clock: Callable[[], float] = time.time,
+        loop_watch: LoopWatch | None = None,
     ) -> None:
         self._config_path = config_path
         self._dry_run = dry_run
@@ -67,7 +70,8 @@ class Sidecar:
             policy=lambda: self._loop.config.balance.policy,
             clock=clock,
         )
-        self._http = HttpServer(self.metrics.registry, self.state, stalled_after=self._stalled_after, clock=clock)
+        if loop_watch is not None:
+            self.metrics.watch_loop(loop_watch)
         self._reader = SwarmReader(
             config.swarm.initial_peers,
             config.swarm.dht_prefix,
