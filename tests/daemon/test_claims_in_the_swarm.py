@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from swarmkeel.control.client import ControlClient
 from swarmkeel.control.protocol import PrefetchPhase, ServerStatus
@@ -168,14 +169,20 @@ async def test_a_board_that_is_lost_or_full_of_lies_stops_nobody(peers: DhtPeers
             plant(peers.nodes, key, "QmJunk", b"\xc1", soon)
         else:
             plant(peers.nodes, key, None, encode_value("mine now"), soon)
-        async with sidecar(config(folder, "one", one.settings.socket, peers)) as daemon:
-            await wait_until(lambda: daemon.state.claims is not None)
-            seen = daemon.state.claims
-            assert seen is not None
-            assert (seen.claims, seen.implausible, seen.rejected, seen.readable) == (
-                (0, 4, 1, True) if junk == "liars" else (0, 0, 0, False)
-            )
-            await wait_until(lambda: daemon.state.move is not None and daemon.state.move.step is MoveStep.DONE)
+        with capture_logs() as logs:
+            async with sidecar(config(folder, "one", one.settings.socket, peers)) as daemon:
+                await wait_until(lambda: daemon.state.claims is not None)
+                seen = daemon.state.claims
+                assert seen is not None
+                assert (seen.claims, seen.implausible, seen.rejected, seen.readable) == (
+                    (0, 4, 1, True) if junk == "liars" else (0, 0, 0, False)
+                )
+                await wait_until(lambda: daemon.state.move is not None and daemon.state.move.step is MoveStep.DONE)
+        # Said once, by reason, however many checks found it; nothing that a liar wrote is in the line.
+        said = [log for log in logs if log["event"] == "claims_not_believed"]
+        assert [{name: log[name] for name in log if isinstance(log[name], int)} for log in said] == (
+            [{"throughput": 1, "origin": 1, "future": 1, "too_long": 1}] if junk == "liars" else []
+        )
         assert await span_of(one.settings.socket) == HIGH
 
 

@@ -16,6 +16,7 @@ from hivemind.dht.routing import DHTID
 from hivemind.p2p import PeerID
 from hivemind.utils import timed_storage
 
+from swarmkeel.swarm import reader as swarm_reader
 from swarmkeel.swarm.dht_codec import encode_value
 from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerInfo, ServerState
@@ -187,6 +188,22 @@ async def test_a_peer_that_lies_costs_nothing_that_others_say(peers: DhtPeers) -
         assert [block.reading for block in snapshot.blocks] == [OK] * 4 + [ABSENT], lie
         assert all(set(block.servers) == {HONEST} for block in snapshot.blocks[:4]), lie
         assert snapshot.rejected, lie
+
+
+async def test_beyond_more_servers_than_anybody_has_no_block_is_looked_at(
+    peers: DhtPeers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_reader, "_MAX_SERVERS", 4)
+    plant_honest(peers, *range(4))
+    for block in (0, 1, 2):
+        for number in range(2):
+            plant(peers.nodes, f"m.{block}", f"QmMadeUp{'abc'[block]}{'de'[number]}", RECORD, time.time() + 600)
+    snapshot = await read(peers, 4)
+
+    # Two made up a block: with the honest one the second block makes five, and what comes after that stays unknown.
+    assert [block.reading for block in snapshot.blocks] == [OK, OK, UNKNOWN, UNKNOWN]
+    assert all(HONEST in block.servers for block in snapshot.blocks[:2])
+    assert not any(block.servers for block in snapshot.blocks[2:])
 
 
 async def test_a_peer_that_makes_up_peers_costs_no_records(peers: DhtPeers) -> None:

@@ -42,6 +42,7 @@ from swarmkeel.daemon.state import DaemonState, view_swarm
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerState
+from swarmkeel.swarm.rejection_log import RejectionLog
 from swarmkeel.swarm.sidecar_record import BoardReading
 from swarmkeel.swarm.snapshot import SwarmSnapshot
 
@@ -138,6 +139,7 @@ class BalanceLoop:
         self._random = random.SystemRandom()
         self._last_prune = -PRUNE_EVERY_SECONDS
         self._checks_since_prune = 0
+        self._implausible = RejectionLog("claims_not_believed")
         # A pause outlives the process that was told of it.
         state.pause = journal.pause()
 
@@ -285,6 +287,7 @@ class BalanceLoop:
 
     async def _follow_claim(self, reading: Reading, past: Past, outcome: Outcome) -> None:
         """Do what follows for the own claim, and show what was seen of the others'."""
+        self._implausible.note(outcome.doubts)
         lifetime = presence_lifetime(self.config)
         if past.move_under_way is not None:
             await self._claimant.follow_move(
