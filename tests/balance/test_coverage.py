@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.coverage import SoftMinimum, WindowChange, combine_windows
-from swarmkeel.swarm.span import Span
+from swarmkeel.balance.coverage import SoftMinimum, combine_windows
 
 coverages = st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5]) | st.floats(0, 10), min_size=1, max_size=20)
 
@@ -34,33 +33,6 @@ def test_it_lies_between_the_minimum_and_the_mean(coverage: list[float]) -> None
 def test_other_exponents_are_refused() -> None:
     with pytest.raises(ValueError, match="power of two"):
         SoftMinimum(12)
-
-
-@given(st.data())
-def test_every_placement_is_rated_as_if_it_were_made(data: st.DataObject) -> None:
-    coverage = np.array(data.draw(coverages))
-    total_blocks = len(coverage)
-    length = data.draw(st.integers(1, total_blocks))
-    origins, outgoing, incoming = [], [], []
-    for _ in range(data.draw(st.integers(1, 3))):
-        start = data.draw(st.integers(0, total_blocks - 1))
-        origins.append(Span(start, data.draw(st.integers(start + 1, total_blocks))))
-        outgoing.append(data.draw(st.floats(0, 2)))
-        incoming.append(data.draw(st.floats(0, 2)))
-    blocks = np.arange(total_blocks)
-    here = np.array([[origin.start <= block < origin.end for block in blocks] for origin in origins])
-    each = np.tile(coverage, (len(origins), 1))
-    change = WindowChange(each, here, np.array(outgoing), np.array(incoming), length)
-    rated = SoftMinimum(8).of_change(change)
-
-    assert rated.shape == (len(origins), total_blocks - length + 1)
-    for row, (origin, out, into) in enumerate(zip(origins, outgoing, incoming, strict=True)):
-        for start in range(total_blocks - length + 1):
-            moved = coverage.copy()
-            moved[origin.start : origin.end] -= out
-            moved = np.maximum(moved, 0)
-            moved[start : start + length] += into
-            assert rated[row, start] == pytest.approx(plainly(moved.tolist(), 8), abs=1e-9)
 
 
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=30), st.data())

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarmkeel.balance.candidates import DWELL_SECONDS
 from swarmkeel.balance.plan import Plan, make_plan
 from swarmkeel.balance.plan_server import PlanServer
-from swarmkeel.balance.search import DWELL_SECONDS
 from swarmkeel.swarm.span import Span
 from tests.support.examples import examples
 

@@ -12,11 +12,11 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from swarmkeel.balance.candidates import NOTHING
 from swarmkeel.balance.coverage import SoftMinimum
 from swarmkeel.balance.plan import Plan, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer
-from swarmkeel.balance.search import NOTHING
 from swarmkeel.balance.selection import find_best_start
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from swarmkeel.balance.candidates import DWELL_SECONDS
 from swarmkeel.balance.plan_server import PlanServer
-from swarmkeel.balance.search import DWELL_SECONDS
 from swarmkeel.swarm.span import Span
 
 _Array = NDArray[np.float64]
@@ -161,10 +161,15 @@ def _move(
     to_layer: int,
 ) -> None:
     """Let a server move to where the blocks covered so far end."""
+    reached_from = costs[from_layer, :total_blocks] + _cost(server)
     for shape, (length, _) in enumerate(_shapes(server, total_blocks)):
-        for frontier in range(total_blocks):
-            cost = costs[from_layer, frontier] + _cost(server)
-            reached = min(frontier + length, total_blocks)
-            if cost < row.costs[to_layer, reached]:
-                row.costs[to_layer, reached] = cost
-                row.came_from[to_layer, reached] = (frontier, from_layer, index, shape)
+        # Those from where it reaches the last block all lead there; of these the first one with the least cost counts.
+        to_the_end = total_blocks - length
+        last = to_the_end + int(np.argmin(reached_from[to_the_end:]))
+        frontiers = np.append(np.arange(to_the_end), last)
+        reached = np.append(np.arange(length, total_blocks), total_blocks)
+        cheaper = reached_from[frontiers] < row.costs[to_layer, reached]
+        frontiers, reached = frontiers[cheaper], reached[cheaper]
+        row.costs[to_layer, reached] = reached_from[frontiers]
+        row.came_from[to_layer, reached, 0] = frontiers
+        row.came_from[to_layer, reached, 1:] = (from_layer, index, shape)

@@ -14,17 +14,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from swarmkeel.balance.arrivals import Arrivals
+from swarmkeel.balance.candidates import DWELL_SECONDS, NOTHING
 from swarmkeel.balance.layout import lay_out
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.search import (
-    DWELL_SECONDS,
-    NOTHING,
     SearchRules,
     State,
     Step,
     count_uncovered,
     find_states,
     initial_state,
+    sum_coverage,
 )
 from swarmkeel.swarm.span import Span
 
@@ -161,16 +162,22 @@ class _Planning:
         mean = math.fsum(server.throughput * len(server.final) for server in servers) / total_blocks
         self._unit = mean if 0 < mean < math.inf else 1.0
         self._before = initial_state(servers, total_blocks, self._unit)
-        self._doubted, self._announced = np.zeros(total_blocks), np.zeros(total_blocks)
+        stays = [server.unless_claimed or (server.final, server.throughput) for server in servers]
+        self._doubted = sum_coverage(
+            [span for span, _ in stays],
+            [rps / self._unit * server.credit for (_, rps), server in zip(stays, servers, strict=True)],
+            total_blocks,
+        )
+        finals = [server.final for server in servers]
+        self._announced = sum_coverage(
+            finals, [server.throughput / self._unit * server.announced for server in servers], total_blocks
+        )
         self._renewed = self._before.coverage.copy()
         self._has_overdue = any(server.is_overdue for server in servers)
         for server in servers:
-            stays, stays_rps = server.unless_claimed or (server.final, server.throughput)
-            self._doubted[stays.start : stays.end] += stays_rps / self._unit * server.credit
-            span, throughput = server.final, server.throughput / self._unit
-            self._announced[span.start : span.end] += throughput * server.announced
             if server.is_overdue:
-                self._renewed[span.start : span.end] -= throughput
+                self._renewed[server.final.start : server.final.end] -= server.throughput / self._unit
+        self._arrivals = Arrivals(servers, total_blocks, self._unit)
         read = [block for block in range(total_blocks) if block not in unread]
         self._at_most = float(self._before.coverage[read].min()) if read else math.inf
         self._move_cost = move_cost * min(max(self._before.bottleneck, _COST_FLOOR), 1.0)
@@ -312,22 +319,7 @@ class _Planning:
 
     def covered_in(self, steps: tuple[Step, ...]) -> float:
         """Give how many seconds it is after some moves until every block has a server; infinite if one never has."""
-        targets = {step.mover: step for step in steps}
-        seconds = np.full(self._total_blocks, np.inf)
-
-        def serves(span: Span, since: float) -> None:
-            seconds[span.start : span.end] = np.minimum(seconds[span.start : span.end], since)
-
-        for index, server in enumerate(self._servers):
-            step = targets.get(index)
-            if step is not None:
-                serves(step.target, server.seconds_to(step.target))
-            elif server.throughput / self._unit > NOTHING:
-                serves(server.final, server.arrives_in)
-                if server.unless_claimed is not None:
-                    # It has not left yet, and will not if that would uncover a block.
-                    serves(server.unless_claimed[0], 0.0)
-        return float(seconds.max())
+        return self._arrivals.covered_in({step.mover: step.target for step in steps})
 
     # What both share.
 
