@@ -131,7 +131,7 @@ def test_most_servers_of_a_large_swarm_are_passed_over() -> None:
     throughputs = [each.throughput for each in servers]
     coverage = sum_coverage([each.final for each in servers], throughputs, 40)
     unit = float(coverage.mean())
-    start = Start(coverage / unit, coverage / unit, 0.0, ())
+    before = Start(coverage / unit, coverage / unit, 0.0, ())
     pricing = Pricing(0.01, 0.0, may_uncover=False, within_seconds=math.inf)
     rated = 0
     rate = candidates._Rating.rate
@@ -142,6 +142,6 @@ def test_most_servers_of_a_large_swarm_are_passed_over() -> None:
         rate(self, states, options, found)  # type: ignore[arg-type] # as they came
 
     with mock.patch.object(candidates._Rating, "rate", counted):
-        found = best_candidates(Movers(servers, 40, unit), [start], SoftMinimum(32), pricing, enough=1)
+        found = best_candidates(Movers(servers, 40, unit), [before], SoftMinimum(32), pricing, enough=1)
     assert len(found) == 1
     assert rated < len(servers) / 2
