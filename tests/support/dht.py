@@ -36,18 +36,23 @@ class DhtPeers:
         self._ports = [0] * count
         self.nodes: list[DhtNode | None] = [None] * count
         self._initial_peers: list[str] = []
+        self._was_killed = False
 
     async def __aenter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="swarmkeel-dht-"))
         try:
-            for index in range(len(self.nodes)):
-                _write_key(index, self._key_file(index))
-                await self._start(index, self._initial_peers[:1])
-                self._initial_peers += self.node(index).visible_maddrs()
+            await self._start_all()
         except BaseException:
             await self._stop()
             raise
         return self
+
+    async def _start_all(self) -> None:
+        for index in range(len(self.nodes)):
+            _write_key(index, self._key_file(index))
+            await self._start(index, self._initial_peers[:1])
+            self._initial_peers += self.node(index).visible_maddrs()
+        self._was_killed = False
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -78,6 +83,7 @@ class DhtPeers:
         for index in indices:
             node = self.node(index)
             self.nodes[index] = None
+            self._was_killed = True
             os.kill(p2pd_pid(node), signal.SIGKILL)
             await node.close()
 
@@ -95,6 +101,22 @@ class DhtPeers:
 
     async def restart_all(self) -> None:
         await self.restart(*(index for index, node in enumerate(self.nodes) if node is None))
+
+    async def as_new(self) -> None:
+        """Be for the next test what newly started peers would be: nobody frozen, and no record kept by anyone."""
+        self.thaw()
+        if (
+            self._was_killed
+        ):  # those that were left still know the dead, and the others' p2pd would not dial them at once
+            for index in self._running():
+                await self.kill(index)
+            self._ports = [0] * len(self.nodes)
+            self._initial_peers.clear()
+            await self._start_all()
+        for index in self._running():
+            protocol = self.node(index).hivemind_node.protocol
+            protocol.storage.clear()
+            protocol.cache.clear()
 
     def freeze(self, *indices: int) -> None:
         """Stop these peers' p2pd (SIGSTOP): connections stay, answers do not come. All without indices."""

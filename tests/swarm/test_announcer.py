@@ -7,26 +7,37 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from swarmkeel.swarm.announcer import Announcer, AnnounceResult
-from swarmkeel.swarm.dht_codec import encode_value
+from swarmkeel.swarm.dht_codec import decode_value, encode_value
 from swarmkeel.swarm.dht_lookup import Lookup
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from tests.support.dht import DhtPeers, p2pd_pid, plant, wait_until
+from tests.support.shared_peers import beside_shared_peers
 
 ONLINE = ServerInfo(ServerState.ONLINE, 1.0, 0, 4)
 OFFLINE = ServerInfo(ServerState.OFFLINE, 1.0, 0, 4)
 KEYS = [f"m.{block}" for block in range(4)]
 
 
+pytestmark = beside_shared_peers
+
+
 @pytest.fixture
-async def peers() -> AsyncIterator[DhtPeers]:
-    async with DhtPeers(3) as peers:
+def peers(shared_peers: DhtPeers) -> DhtPeers:
+    return shared_peers
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_peers() -> AsyncIterator[DhtPeers]:
+    """For tests that add a peer, which these remember."""
+    async with DhtPeers(2) as peers:
         yield peers
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def client(peers: DhtPeers) -> AsyncIterator[DhtNode]:
     node = await DhtNode.open(peers.initial_peers[:1])
     yield node
@@ -39,22 +50,21 @@ async def stored(node: DhtNode, owner: DhtNode) -> list[tuple[float, object]]:
     assert all(found[key].conclusive for key in KEYS)
     held = []
     for key in KEYS:
-        values, _ = await found[key].values(time.time())
         record = found[key].records[owner.peer_id]
-        held.append((record.expiration, values[owner.peer_id]))
+        held.append((record.expiration, decode_value(record.value)))
     return held
 
 
 @pytest.mark.parametrize("client_mode", [True, False])
-async def test_others_find_what_is_announced(peers: DhtPeers, client_mode: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    server = await DhtNode.open(peers.initial_peers[:1], client_mode=client_mode)
+async def test_others_find_what_is_announced(own_peers: DhtPeers, client_mode: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    server = await DhtNode.open(own_peers.initial_peers[:1], client_mode=client_mode)
     try:
         before = time.time()
         result = await Announcer(server, "m").announce(ONLINE, range(4), 60)
 
         assert result == AnnounceResult(asked=4, kept=4, refused=0)
         assert result.complete
-        for expiration, value in await stored(peers.node(1), server):
+        for expiration, value in await stored(own_peers.node(1), server):
             assert before + 60 <= expiration <= time.time() + 60
             assert value == ONLINE.to_tuple()
     finally:
@@ -123,10 +133,10 @@ async def test_the_first_server_of_a_swarm_keeps_its_own_records() -> None:
         await server.close()
 
 
-async def test_a_server_that_is_cut_off_is_not_the_whole_swarm(peers: DhtPeers) -> None:
-    server = await DhtNode.open(peers.initial_peers, client_mode=False)
+async def test_a_server_that_is_cut_off_is_not_the_whole_swarm(own_peers: DhtPeers) -> None:
+    server = await DhtNode.open(own_peers.initial_peers, client_mode=False)
     try:
-        await peers.kill_all()
+        await own_peers.kill_all()
         for _ in range(2):
             assert (await Announcer(server, "m").announce(ONLINE, range(4), 60)).kept == 0
     finally:
@@ -152,8 +162,8 @@ async def test_some_that_hang_do_not_matter(client: DhtNode, peers: DhtPeers) ->
         peers.thaw(2)
 
 
-async def test_nothing_is_kept_without_p2pd(peers: DhtPeers) -> None:
-    server = await DhtNode.open(peers.initial_peers, client_mode=False)
+async def test_nothing_is_kept_without_p2pd(own_peers: DhtPeers) -> None:
+    server = await DhtNode.open(own_peers.initial_peers, client_mode=False)
     try:
         os.kill(p2pd_pid(server), signal.SIGKILL)
         await wait_until(lambda: not server.is_alive)
@@ -163,8 +173,8 @@ async def test_nothing_is_kept_without_p2pd(peers: DhtPeers) -> None:
         await server.close()
 
 
-async def test_subkeys_that_cannot_be_ordered_do_not_break_the_own_storage(peers: DhtPeers) -> None:
-    server = await DhtNode.open(peers.initial_peers, client_mode=False)
+async def test_subkeys_that_cannot_be_ordered_do_not_break_the_own_storage(own_peers: DhtPeers) -> None:
+    server = await DhtNode.open(own_peers.initial_peers, client_mode=False)
     try:
         announcer = Announcer(server, "m")
         moment = time.time() + 60

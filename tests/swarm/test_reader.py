@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,17 @@ from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
 from tests.support.dht import DhtPeers, plant
+from tests.support.shared_peers import beside_shared_peers
 
 OK, ABSENT = KeyReading.OK, KeyReading.ABSENT
 
 
+pytestmark = beside_shared_peers
+
+
 @pytest.fixture
-async def peers() -> AsyncIterator[DhtPeers]:
-    async with DhtPeers(3) as peers:
-        yield peers
+def peers(shared_peers: DhtPeers) -> DhtPeers:
+    return shared_peers
 
 
 async def announce(peers: DhtPeers, info: ServerInfo, blocks: Iterable[int], lifetime: float = 600.0) -> str:

@@ -8,11 +8,13 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from structlog.testing import capture_logs
 
 from swarmkeel.swarm import dht_node
@@ -23,9 +25,12 @@ from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
 from tests.support.dht import DhtPeers, freeze_process, p2pd_pid, p2pd_sockets, plant, process_runs, wait_until
+from tests.support.shared_peers import beside_shared_peers
 
 OK, ABSENT, UNKNOWN = KeyReading.OK, KeyReading.ABSENT, KeyReading.UNKNOWN
 RECORD = encode_value(ServerInfo(ServerState.ONLINE, 5.0, 0, 3).to_tuple())
+pytestmark = beside_shared_peers
+
 BLOCKS = 4
 """Of which the last is served by nobody."""
 
@@ -36,15 +41,40 @@ def serve(nodes: Iterable[DhtNode | None]) -> None:
 
 
 @pytest.fixture
-async def peers(request: pytest.FixtureRequest) -> AsyncIterator[DhtPeers]:
-    async with DhtPeers(getattr(request, "param", 3)) as peers:
-        serve(peers.nodes)
-        yield peers
+def peers(shared_peers: DhtPeers) -> DhtPeers:
+    serve(shared_peers.nodes)
+    return shared_peers
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def _five_peers() -> AsyncIterator[DhtPeers]:
+    async with DhtPeers(5) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def five_peers(_five_peers: DhtPeers) -> DhtPeers:
+    """For tests that tell most peers from some."""
+    await _five_peers.as_new()
+    serve(_five_peers.nodes)
+    return _five_peers
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def reader(peers: DhtPeers, tmp_path: Path) -> AsyncIterator[SwarmReader]:
-    reader = SwarmReader(peers.initial_peers, "m", BLOCKS, identity_path=tmp_path / "key")
+    async with reading(peers, tmp_path / "key") as reader:
+        yield reader
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def reader_of_five(five_peers: DhtPeers, tmp_path: Path) -> AsyncIterator[SwarmReader]:
+    async with reading(five_peers, tmp_path / "key") as reader:
+        yield reader
+
+
+@asynccontextmanager
+async def reading(peers: DhtPeers, key: Path) -> AsyncIterator[SwarmReader]:
+    reader = SwarmReader(peers.initial_peers, "m", BLOCKS, identity_path=key)
     yield reader
     async with asyncio.timeout(30):
         await reader.close()
@@ -61,8 +91,7 @@ def readings(snapshot: SwarmSnapshot) -> list[KeyReading]:
 
 
 WHOLE = [OK, OK, OK, ABSENT]
-with_five_peers = pytest.mark.parametrize("peers", [5], ids=["five peers"], indirect=True)
-"""For tests that tell most peers from some."""
+with_five_peers = pytest.mark.xdist_group("five peers")  # which one worker starts for all of them
 
 
 def node_of(reader: SwarmReader) -> DhtNode:
@@ -184,36 +213,36 @@ async def test_all_peers_hang_and_go_on(peers: DhtPeers, reader: SwarmReader) ->
     [pytest.param(2, ABSENT, id="the most still answer"), pytest.param(3, UNKNOWN, id="the most do not")],
 )
 async def test_what_most_holders_say_decides_whether_there_is_nothing(
-    peers: DhtPeers, reader: SwarmReader, frozen: int, last: KeyReading
+    five_peers: DhtPeers, reader_of_five: SwarmReader, frozen: int, last: KeyReading
 ) -> None:
-    await read(reader)
-    peers.freeze(*range(frozen))
+    await read(reader_of_five)
+    five_peers.freeze(*range(frozen))
     try:
-        assert readings(await read(reader)) == [OK, OK, OK, last]
+        assert readings(await read(reader_of_five)) == [OK, OK, OK, last]
         # Nor does it change when they are no longer asked.
-        assert readings(await read(reader)) == [OK, OK, OK, last]
+        assert readings(await read(reader_of_five)) == [OK, OK, OK, last]
     finally:
-        peers.thaw(*range(frozen))
+        five_peers.thaw(*range(frozen))
 
 
 @with_five_peers
-async def test_peers_that_died_do_not_make_a_hole_unknown(peers: DhtPeers, reader: SwarmReader) -> None:
-    await peers.kill(3, 4)
+async def test_peers_that_died_do_not_make_a_hole_unknown(five_peers: DhtPeers, reader_of_five: SwarmReader) -> None:
+    await five_peers.kill(3, 4)
 
-    assert readings(await read(reader)) == WHOLE
+    assert readings(await read(reader_of_five)) == WHOLE
 
 
 @with_five_peers
-async def test_the_deadline_holds_whoever_hangs(peers: DhtPeers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_deadline_holds_whoever_hangs(five_peers: DhtPeers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dht_node, "RPC_TIMEOUT", 300.0)
-    hasty = SwarmReader(peers.initial_peers, "m", BLOCKS, read_timeout=2.0)
+    hasty = SwarmReader(five_peers.initial_peers, "m", BLOCKS, read_timeout=2.0)
     await hasty.open()
-    peers.freeze(1, 2, 3, 4)
+    five_peers.freeze(1, 2, 3, 4)
     try:
         snapshot = await read(hasty)
         assert readings(snapshot) == [OK, OK, OK, UNKNOWN]
     finally:
-        peers.thaw(1, 2, 3, 4)
+        five_peers.thaw(1, 2, 3, 4)
         await hasty.close()
 
 

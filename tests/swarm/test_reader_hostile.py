@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from subprocess import PIPE
+from typing import Any
 
 import pytest
+import pytest_asyncio
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import PeerID
 from hivemind.utils import timed_storage
@@ -23,14 +25,24 @@ from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
 from tests.support.dht import DhtPeers, plant
 from tests.support.hostile import LIES, RECORD, SUBKEYS, VALUES, Liar, nested_tuples
+from tests.support.shared_peers import beside_shared_peers
 
 OK, ABSENT, UNKNOWN = KeyReading.OK, KeyReading.ABSENT, KeyReading.UNKNOWN
 HONEST = "QmHonest"
 INFO = ServerInfo(ServerState.ONLINE, 5.0, 0, 30)
 
 
+pytestmark = beside_shared_peers
+
+
 @pytest.fixture
-async def peers() -> AsyncIterator[DhtPeers]:
+def peers(shared_peers: DhtPeers) -> DhtPeers:
+    return shared_peers
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def lying_peers() -> AsyncIterator[DhtPeers]:
+    """For tests that make liars of them, which they remain."""
     async with DhtPeers(3) as peers:
         yield peers
 
@@ -162,10 +174,16 @@ async def test_a_record_from_the_past_does_not_count(peers: DhtPeers, monkeypatc
     assert snapshot.rejected == {"expired": 1}
 
 
+def say_all_but_value_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), ValueError):
+        loop.default_exception_handler(context)
+
+
 async def test_a_key_too_large_to_be_answered_costs_no_other_key(peers: DhtPeers) -> None:
     """Over 4 MiB a peer sends no answer at all, and to no question that has such a key in it."""
-    # What hivemind does in the place of an answer is an error in a task of the peer's that nobody waits for.
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    # What hivemind does in the place of an answer is an error in a task of the peer's that nobody waits for: it is told
+    # whenever the task is forgotten.
+    asyncio.get_running_loop().set_exception_handler(say_all_but_value_errors)
     plant_honest(peers, *range(20))
     for part in range(5):
         plant(peers.nodes, "m.3", f"QmHuge{part + 1}", encode_value("x" * 1_000_000), time.time() + 600)
@@ -179,11 +197,11 @@ async def test_a_key_too_large_to_be_answered_costs_no_other_key(peers: DhtPeers
         await reader.close()
 
 
-async def test_a_peer_that_lies_costs_nothing_that_others_say(peers: DhtPeers) -> None:
-    plant_honest(peers, *range(4))
+async def test_a_peer_that_lies_costs_nothing_that_others_say(lying_peers: DhtPeers) -> None:
+    plant_honest(lying_peers, *range(4))
     for lie, answer in LIES.items():
-        peers.node(0).hivemind_node.protocol.serializer = Liar(answer)
-        snapshot = await read(peers, 5)
+        lying_peers.node(0).hivemind_node.protocol.serializer = Liar(answer)
+        snapshot = await read(lying_peers, 5)
 
         assert [block.reading for block in snapshot.blocks] == [OK] * 4 + [ABSENT], lie
         assert all(set(block.servers) == {HONEST} for block in snapshot.blocks[:4]), lie
@@ -206,32 +224,32 @@ async def test_beyond_more_servers_than_anybody_has_no_block_is_looked_at(
     assert not any(block.servers for block in snapshot.blocks[2:])
 
 
-async def test_a_peer_that_makes_up_peers_costs_no_records(peers: DhtPeers) -> None:
+async def test_a_peer_that_makes_up_peers_costs_no_records(lying_peers: DhtPeers) -> None:
     """Neighbours that nobody can reach and that seem nearer than all others: they might hold something."""
-    plant_honest(peers, *range(4))
+    plant_honest(lying_peers, *range(4))
 
     def make_up(key: DHTID, **_: object) -> list[tuple[DHTID, PeerID]]:
         names = [bytes.fromhex("1220") + random.randbytes(32) for _ in range(1000)]  # noqa: S311 - no secret
         return [(DHTID(int(key) ^ random.getrandbits(20)), PeerID(name)) for name in names]
 
-    peers.node(1).hivemind_node.protocol.routing_table.get_nearest_neighbors = make_up
+    lying_peers.node(1).hivemind_node.protocol.routing_table.get_nearest_neighbors = make_up
     readings: set[KeyReading] = set()
     async with asyncio.timeout(60):
         # On a busy machine the liar may not be heard at once.
         while UNKNOWN not in readings:
-            snapshot = await read(peers, 5)
+            snapshot = await read(lying_peers, 5)
             assert [block.reading for block in snapshot.blocks[:4]] == [OK] * 4
             readings.add(snapshot.blocks[4].reading)
 
 
-async def test_a_peer_that_answers_nothing_but_pings_is_left_alone(peers: DhtPeers) -> None:
-    plant_honest(peers, *range(20))
+async def test_a_peer_that_answers_nothing_but_pings_is_left_alone(lying_peers: DhtPeers) -> None:
+    plant_honest(lying_peers, *range(20))
 
     class Mute:
         def get(self, _: object) -> None:
             raise RuntimeError("no")
 
-    peers.node(2).hivemind_node.protocol.storage = Mute()
-    snapshot = await read(peers, 21, seconds=30.0)
+    lying_peers.node(2).hivemind_node.protocol.storage = Mute()
+    snapshot = await read(lying_peers, 21, seconds=30.0)
 
     assert [block.reading for block in snapshot.blocks] == [OK] * 20 + [ABSENT]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from swarmkeel.swarm.dht_codec import RawRecord, encode_value
 from swarmkeel.swarm.dht_lookup import Found
@@ -19,6 +20,7 @@ from swarmkeel.swarm.sidecar_board import MAX_SIDECARS, SidecarBoard, board_key
 from swarmkeel.swarm.sidecar_record import MAX_RECORD_BYTES, BoardReading, sidecar_to_wire
 from swarmkeel.swarm.span import Span
 from tests.support.dht import DhtPeers, plant
+from tests.support.shared_peers import beside_shared_peers
 
 KEY = board_key("m")
 CLAIM = Claim(Span(0, 1), Span(1, 2), 1000.0, 1100.0, 5.0)
@@ -26,14 +28,16 @@ MINE, OTHERS = Sidecar("QmMine", 5.0, 60.0, claim=CLAIM), Sidecar("QmYours", Non
 SERVER = encode_value(ServerInfo(ServerState.ONLINE, 5.0, 0, 1).to_tuple())
 
 
-@pytest.fixture
-async def peers() -> AsyncIterator[DhtPeers]:
-    async with DhtPeers(3) as peers:
-        plant(peers.nodes, "m.0", "QmServer", SERVER, time.time() + 600)
-        yield peers
+pytestmark = beside_shared_peers
 
 
 @pytest.fixture
+def peers(shared_peers: DhtPeers) -> DhtPeers:
+    plant(shared_peers.nodes, "m.0", "QmServer", SERVER, time.time() + 600)
+    return shared_peers
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def reader(peers: DhtPeers, tmp_path: Path) -> AsyncIterator[SwarmReader]:
     reader = SwarmReader(peers.initial_peers, "m", 1, identity_path=tmp_path / "key")
     await reader.open()
@@ -49,7 +53,7 @@ async def look(reader: SwarmReader, board: SidecarBoard | None = None) -> BoardR
     return await board.read(found[board.key], ["QmServer"])
 
 
-def test_the_boards_key_is_the_key_of_no_models_block() -> None:
+async def test_the_boards_key_is_the_key_of_no_models_block() -> None:
     assert KEY == "_swarmkeel.m.sidecars"
     assert KEY.count(".") == 2
 
