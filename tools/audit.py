@@ -62,7 +62,7 @@ def requirements_of(name: str, extras: frozenset[str]) -> Iterator[tuple[str, fr
 def closure(name: str, extras: frozenset[str] = frozenset()) -> frozenset[str]:
     """Name all that comes with a package, at whatever remove, without the package itself."""
     known: set[tuple[str, frozenset[str]]] = set()
-    open_ends = [(canonicalize_name(name), extras)]
+    open_ends: list[tuple[str, frozenset[str]]] = [(canonicalize_name(name), extras)]
     while open_ends:
         end = open_ends.pop()
         if end not in known:
@@ -90,7 +90,7 @@ def public_version(name: str) -> str:
 
 def judge(parts: Mapping[str, frozenset[str]], report: Mapping[str, Any]) -> Audit:
     """Say what pip-audit's report means for each group; a package that it does not speak of was not looked up."""
-    told = {canonicalize_name(entry["name"]): entry for entry in report["dependencies"]}
+    told: dict[str, Any] = {canonicalize_name(entry["name"]): entry for entry in report["dependencies"]}
     lines: list[str] = []
     known = 0
     missing: list[str] = []
