@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -239,8 +239,12 @@ class StandIn:
                     await self._changed.wait()
 
 
-async def serve(settings: StandInSettings) -> None:
+async def serve(settings: StandInSettings, make: Callable[[StandInSettings, DhtNode], StandIn] = StandIn) -> None:
     """Run a stand-in until SIGTERM or SIGINT.
+
+    Args:
+        settings: What it is.
+        make: Makes it; tests make some that write down what they do.
 
     Raises:
         SwarmkeelError: If it cannot start, or p2pd ends.
@@ -256,7 +260,7 @@ async def serve(settings: StandInSettings) -> None:
         host_maddrs=(f"/ip4/127.0.0.1/tcp/{settings.port}",),
     )
     try:
-        stand_in = StandIn(settings, node)
+        stand_in = make(settings, node)
         with ControlServer(settings.socket, stand_in):
             print(json.dumps({"ready": True, "peer_id": node.peer_id, "maddr": node.visible_maddrs()[0]}), flush=True)  # noqa: T201 - who started it waits for this line
             running = asyncio.create_task(stand_in.run())
