@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability audit screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability chaos chaos-figures soak audit test-bounds screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -98,6 +98,18 @@ reliability: $(INSTALLED) ## Inject every fault, and write the table of docs/rel
 
 performance: $(INSTALLED) ## Take over what the benchmarks have measured, and write docs/performance.md.
 	@$(RUN) tools.performance
+
+chaos: $(INSTALLED) ## Strike a whole swarm with every fault at once; ARGS="--seed 7 --minutes 4" repeats a run.
+	@$(RUN) tests.chaos.run $(ARGS)
+
+chaos-figures: $(INSTALLED) ## Run chaos with three seeds, and write their figures into docs/reliability.md; takes half an hour.
+	@rm -rf build/chaos
+	@for seed in 1 2 3; do $(RUN) tests.chaos.run --seed $$seed $(ARGS) || exit 1; done
+	@$(RUN) tools.long_runs chaos build/chaos/report-*.json
+
+soak: $(INSTALLED) ## Have sidecars make 10,000 checks, and write what that took into docs/reliability.md; takes an hour.
+	@$(RUN) tests.soak.run $(ARGS)
+	@$(RUN) tools.long_runs soak build/soak/report.json
 
 audit: $(INSTALLED) ## Ask for known vulnerabilities of everything installed here; fails where nobody could be asked.
 	@$(RUN) tools.audit $(ARGS)
