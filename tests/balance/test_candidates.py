@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from swarmkeel.balance import candidates
 from swarmkeel.balance.candidates import NOTHING, Candidate, Movers, Pricing, Start, best_candidates
-from swarmkeel.balance.coverage import SoftMinimum
+from swarmkeel.balance.coverage import SoftMinimum, sum_coverage
 from swarmkeel.balance.plan_server import PlanServer
-from swarmkeel.balance.search import sum_coverage
 from swarmkeel.swarm.span import Span
 
 Case = tuple[list[PlanServer], list[Start], SoftMinimum, Pricing, int]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swarmkeel.balance.coverage import sum_coverage
 from swarmkeel.balance.decision import SwarmNumbers
 from swarmkeel.balance.throughput import compute_throughputs
 from swarmkeel.swarm.remote import Peer, RemoteSpanInfo
+from swarmkeel.swarm.span import Span
 
 _Number = TypeVar("_Number", np.float64, np.int64)
 
@@ -44,6 +46,11 @@ def throughput_bound(spans: Mapping[Peer, RemoteSpanInfo[Peer]], total_blocks: i
     """
     covered = np.array([len(range(total_blocks)[span.start : span.end]) for span in spans.values()], dtype=np.int64)
     throughput = np.array([span.throughput for span in spans.values()], dtype=np.float64)
+    return _bound(covered, throughput, total_blocks)
+
+
+def _bound(covered: NDArray[np.int64], throughput: NDArray[np.float64], total_blocks: int) -> float:
+    """Give the bound of servers by how many blocks each covers and what it serves."""
     fastest_first = np.argsort(-throughput, kind="stable")
     fastest_first = fastest_first[covered[fastest_first] > 0]
     covered, throughput = covered[fastest_first], throughput[fastest_first]
@@ -78,8 +85,25 @@ def measure(spans: Mapping[Peer, RemoteSpanInfo[Peer]], total_blocks: int) -> Sw
         total_blocks: Number of blocks of the model.
     """
     throughputs = compute_throughputs(spans, total_blocks=total_blocks)
+    return _numbers(throughputs, throughput_bound(spans, total_blocks))
+
+
+def measure_placed(placed: Collection[tuple[Span, float]], total_blocks: int) -> SwarmNumbers:
+    """Put a swarm into numbers as it would be with its servers elsewhere.
+
+    Args:
+        placed: The blocks of each server and the requests a second that it serves there, in the order of their peer ids.
+        total_blocks: Number of blocks of the model; no server is placed past it.
+    """
+    spans, throughputs = [span for span, _ in placed], [throughput for _, throughput in placed]
+    lengths = np.array([len(span) for span in spans], dtype=np.int64)
+    bound = _bound(lengths, np.array(throughputs, dtype=np.float64), total_blocks)
+    return _numbers(sum_coverage(spans, throughputs, total_blocks), bound)
+
+
+def _numbers(throughputs: NDArray[np.float64], bound: float) -> SwarmNumbers:
     return SwarmNumbers(
-        bottleneck_rps=min(float(throughputs.min()), sys.float_info.max) if total_blocks else 0.0,
-        bound_rps=throughput_bound(spans, total_blocks),
+        bottleneck_rps=min(float(throughputs.min()), sys.float_info.max) if len(throughputs) else 0.0,
+        bound_rps=bound,
         uncovered_blocks=int(np.count_nonzero(throughputs <= 0)),
     )

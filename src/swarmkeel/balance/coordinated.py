@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-from swarmkeel.balance.bound import measure
+from swarmkeel.balance.bound import measure, measure_placed
 from swarmkeel.balance.coordination import choose_first_span, missing_partners, plan_with_others, view_servers
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
-from swarmkeel.balance.doubts import Spans, doubts_about_own_record, doubts_about_swarm, without_idle
+from swarmkeel.balance.doubts import doubts_about_own_record, doubts_about_swarm, without_idle
 from swarmkeel.balance.plan import Outlook, Plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import Situation
-from swarmkeel.swarm.record import ServerInfo, ServerState
-from swarmkeel.swarm.remote import RemoteSpanInfo
+from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.snapshot import KeyReading
 from swarmkeel.swarm.span import Span
 
@@ -164,12 +162,7 @@ def _finals(servers: tuple[PlanServer, ...]) -> dict[str, tuple[Span, float]]:
 
 
 def _measure(placed: dict[str, tuple[Span, float]], total_blocks: int) -> SwarmNumbers:
-    anyone = ServerInfo(ServerState.ONLINE, 0.0)
-    spans: Spans = {
-        peer_id: RemoteSpanInfo(peer_id, span.start, span.end, replace(anyone, throughput=throughput))
-        for peer_id, (span, throughput) in placed.items()
-    }
-    return measure(spans, total_blocks)
+    return measure_placed([placed[peer_id] for peer_id in sorted(placed)], total_blocks)
 
 
 def _named(span: Span, situation: Situation) -> Span:

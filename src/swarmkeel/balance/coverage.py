@@ -1,17 +1,40 @@
-"""How good a coverage of the blocks is once some servers stand elsewhere, for every place at once."""
+"""The coverage of the blocks: what servers serve there together, and how good that is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swarmkeel.swarm.span import Span
+
 _Array = NDArray[np.float64]
 
+_ROWS_AT_ONCE: Final = 256
+"""Servers whose blocks are summed up at once: more would not fit a cache."""
 _OFFSET: Final = 0.02
 """Keeps the soft minimum finite over a hole, and one hole better than two."""
+
+
+def sum_coverage(spans: Sequence[Span], throughputs: Sequence[float], total_blocks: int) -> _Array:
+    """Sum up block by block what servers serve, one after the other; shape (total_blocks,).
+
+    Args:
+        spans: Their blocks.
+        throughputs: What each serves.
+        total_blocks: Number of blocks of the model.
+    """
+    coverage, blocks = np.zeros(total_blocks), np.arange(total_blocks)
+    for begin in range(0, len(spans), _ROWS_AT_ONCE):
+        rows = spans[begin : begin + _ROWS_AT_ONCE]
+        starts, ends = np.array([span.start for span in rows]), np.array([span.end for span in rows])
+        here = (blocks >= starts[:, None]) & (blocks < ends[:, None])
+        served = here * np.array(throughputs[begin : begin + _ROWS_AT_ONCE])[:, None]
+        # Row after row on top of what is there: sums in another order would round in another way.
+        coverage = np.add.accumulate(np.vstack([coverage, served]), axis=0)[-1]
+    return coverage
 
 
 class SoftMinimum:

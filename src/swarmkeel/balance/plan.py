@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from swarmkeel.balance.arrivals import Arrivals
 from swarmkeel.balance.candidates import DWELL_SECONDS, NOTHING
+from swarmkeel.balance.coverage import sum_coverage
 from swarmkeel.balance.layout import lay_out
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.search import (
@@ -25,7 +26,6 @@ from swarmkeel.balance.search import (
     count_uncovered,
     find_states,
     initial_state,
-    sum_coverage,
 )
 from swarmkeel.swarm.span import Span
 

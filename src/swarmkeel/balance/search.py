@@ -10,20 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swarmkeel.balance.candidates import NOTHING, Candidate, Movers, Pricing, Start, best_candidates
-from swarmkeel.balance.coverage import SoftMinimum
+from swarmkeel.balance.coverage import SoftMinimum, sum_coverage
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
 
 _Array = NDArray[np.float64]
-
-_ROWS_AT_ONCE: Final = 256
-"""Servers whose blocks are summed up at once: more would not fit a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +93,6 @@ def initial_state(servers: Sequence[PlanServer], total_blocks: int, unit: float)
         total_blocks,
     )
     return State((), coverage, serving, 0.0, 0.0, float(coverage.min()), count_uncovered(coverage))
-
-
-def sum_coverage(spans: Sequence[Span], throughputs: Sequence[float], total_blocks: int) -> _Array:
-    """Sum up block by block what servers serve, one after the other; shape (total_blocks,).
-
-    Args:
-        spans: Their blocks.
-        throughputs: What each serves.
-        total_blocks: Number of blocks of the model.
-    """
-    coverage, blocks = np.zeros(total_blocks), np.arange(total_blocks)
-    for begin in range(0, len(spans), _ROWS_AT_ONCE):
-        rows = spans[begin : begin + _ROWS_AT_ONCE]
-        starts, ends = np.array([span.start for span in rows]), np.array([span.end for span in rows])
-        here = (blocks >= starts[:, None]) & (blocks < ends[:, None])
-        served = here * np.array(throughputs[begin : begin + _ROWS_AT_ONCE])[:, None]
-        # Row after row on top of what is there: sums in another order would round in another way.
-        coverage = np.add.accumulate(np.vstack([coverage, served]), axis=0)[-1]
-    return coverage
 
 
 def count_uncovered(coverage: _Array) -> int:

@@ -121,10 +121,17 @@ class SwarmSnapshot:
 
     def spans(self, min_state: ServerState = ServerState.JOINING) -> dict[str, RemoteSpanInfo[str]]:
         """Give the span of every server that is at least in this state, see `compute_spans`."""
+        if self._lowest_state.value >= min_state.value:
+            min_state = ServerState.OFFLINE  # all of them are at least in that state: every such question is one
         known = self._known_spans.get(min_state)
         if known is None:
             known = self._known_spans[min_state] = compute_spans(self.blocks, min_state=min_state)
         return dict(known)
+
+    @cached_property
+    def _lowest_state(self) -> ServerState:
+        states = {info.state for block in self.blocks for info in block.servers.values()}
+        return min(states, key=lambda state: state.value, default=ServerState.ONLINE)
 
     @cached_property
     def _known_spans(self) -> dict[ServerState, dict[str, RemoteSpanInfo[str]]]:
@@ -138,11 +145,17 @@ class SwarmSnapshot:
         records that no policy looks at, such as pings.
         """
         sha = hashlib.sha256(json.dumps([self.dht_prefix, self.first_block, sum(self.rejected.values())]).encode())
+        # A reading has one object for all equal records of a server.
+        texts: dict[int, str] = {}
         for block in self.blocks:
-            records = sorted(
-                f"{peer_id}:{info.state.name}:{info.throughput.hex()}:{info.start_block}:{info.end_block}"
-                for peer_id, info in block.servers.items()
-            )
+            records = []
+            for peer_id, info in block.servers.items():
+                text = texts.get(id(info))
+                if text is None:
+                    text = f"{info.state.name}:{info.throughput.hex()}:{info.start_block}:{info.end_block}"
+                    texts[id(info)] = text
+                records.append(f"{peer_id}:{text}")
+            records.sort()
             # A line break is in none of the parts, so that no two different snapshots give the same text.
             sha.update("\n".join(["", block.reading.value, *records]).encode())
         if self.overdue:
