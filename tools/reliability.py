@@ -37,16 +37,22 @@ def table(found: Sequence[Finding]) -> str:
     return "\n".join(rows)
 
 
-def with_table(page: str, written: str) -> str:
-    """Give the page with another table."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{written}\n\n{END}{after}"
+def with_part(page: str, written: str, begin: str, end: str) -> str:
+    """Give the page with something else between two marks.
+
+    Raises:
+        ValueError: If it does not have the marks.
+    """
+    before, begun, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not begun or not ended:
+        raise ValueError(f"the page has no part from {begin} to {end}")
+    return f"{before}{begin}\n\n{written}\n\n{end}{after}"
 
 
 def main() -> None:
     """Write the table from the findings in the folder that the command line names."""
-    PAGE.write_text(with_table(PAGE.read_text(), table(findings(Path(sys.argv[1])))))
+    PAGE.write_text(with_part(PAGE.read_text(), table(findings(Path(sys.argv[1]))), BEGIN, END))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ledger import FAULTS, FOLDER_VARIABLE, Finding, findings, note
-from tools.reliability import BEGIN, END, PAGE, table, with_table
+from tools.reliability import BEGIN, END, PAGE, table, with_part
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def test_what_was_found_becomes_the_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert f"| DHT outage | 1,200 | {FAULTS['DHT outage']} | `done` | 2 | 1 |" in written.split("\n")
     note(Finding("DHT outage", 1, "`failed`"))
     assert "| `done` (2 of 3); `failed` (1 of 3) |" in table(findings(tmp_path))
-    assert with_table(f"a {BEGIN} old {END} b", written) == f"a {BEGIN}\n\n{written}\n\n{END} b"
+    assert with_part(f"a {BEGIN} old {END} b", written, BEGIN, END) == f"a {BEGIN}\n\n{written}\n\n{END} b"
     with pytest.raises(ValueError, match="nobody has injected: bootstrap"):
         table([Finding("any sequence of events", 1, "x"), Finding("DHT outage", 1, "x")])
 
