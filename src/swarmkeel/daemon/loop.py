@@ -258,7 +258,7 @@ class BalanceLoop:
                     outcome = await self._decide(check_id, reading)
                     self._show(outcome.decision)
                     if outcome.decision.verdict is Verdict.MOVING and outcome.inputs is not None:
-                        await self._begin_move(outcome.decision, tasks)
+                        await self._begin_move(outcome.decision, outcome.inputs.situation.now, tasks)
             except Exception as error:  # noqa: BLE001 - the loop outlives whatever one check runs into
                 (_log.error if isinstance(error, SwarmkeelError) else _log.exception)("check_failed", error=str(error))
                 self._show(self._failure("check_failed", error=str(error)[:300]))
@@ -426,12 +426,13 @@ class BalanceLoop:
             seed=0,
         )
 
-    async def _begin_move(self, decision: Decision, tasks: asyncio.TaskGroup) -> None:
+    async def _begin_move(self, decision: Decision, decided_at: float, tasks: asyncio.TaskGroup) -> None:
         move = plan_move(
             decision,
             move_id=str(uuid.uuid4()),
             drain_seconds=self.config.move.drain,
-            now=self._clock(),
+            # Since then, and not since now, it grows old: this process may have been stopped, or the machine asleep.
+            now=decided_at,
             staged=self._claimant.has_weights,
         )
         try:
