@@ -168,6 +168,8 @@ def hiding_places(unread: Collection[int], spans: Mapping[str, RemoteSpanInfo[st
         unread: Blocks whose keys could not be read.
         spans: The servers that were read of.
     """
+    if not unread:
+        return frozenset()
     shortest = min((span.length for span in spans.values() if span.length > 0), default=1)
     hiding: set[int] = set()
     row: list[int] = []

@@ -21,7 +21,9 @@ from swarmkeel.swarm.span import Span
 _Value = TypeVar("_Value")
 _Computed = TypeVar("_Computed")
 
-_HISTORY_LENGTH: Final = 4096
+_SPARE_SECONDS: Final = 60.0
+"""So much longer than a reading can be late former states are kept."""
+_TRIM_EVERY: Final = 64
 _LOOK_AT_RENEWALS_EVERY: Final = 5.0
 
 
@@ -50,10 +52,12 @@ class Table(Generic[_Value]):
 
     Args:
         queue: Simulated time.
+        kept_seconds: How long former states are kept.
     """
 
-    def __init__(self, queue: EventQueue) -> None:
+    def __init__(self, queue: EventQueue, kept_seconds: float) -> None:
         self._queue = queue
+        self._kept_seconds = kept_seconds
         self._records: dict[str, tuple[_Value, float]] = {}
         self._newest: dict[str, float] = {}
         self._times = [-1.0]
@@ -98,8 +102,9 @@ class Table(Generic[_Value]):
             return
         self._times.append(self._queue.now)
         self._views.append(view)
-        if len(self._times) > 2 * _HISTORY_LENGTH:
-            del self._times[:_HISTORY_LENGTH], self._views[:_HISTORY_LENGTH]
+        if self._changes % _TRIM_EVERY == 0:
+            old = max(bisect_right(self._times, self._queue.now - self._kept_seconds) - 1, 0)
+            del self._times[:old], self._views[:old]
 
     def overdue_at(self, time: float) -> frozenset[str]:
         """Give the peers whose records were overdue at a time, by the production rule, at the newest look before it."""
@@ -108,8 +113,8 @@ class Table(Generic[_Value]):
             expirations = {peer_id: expires_at for peer_id, (_, expires_at) in self._records.items()}
             self._looked_at.append(now)
             self._overdue.append(self._renewals.overdue(expirations, now))
-            if len(self._looked_at) > 2 * _HISTORY_LENGTH:
-                del self._looked_at[:_HISTORY_LENGTH], self._overdue[:_HISTORY_LENGTH]
+            old = max(bisect_right(self._looked_at, now - self._kept_seconds) - 1, 0)
+            del self._looked_at[:old], self._overdue[:old]
         return self._overdue[max(bisect_right(self._looked_at, time) - 1, 0)]
 
     def at(self, time: float) -> View[_Value]:
@@ -164,8 +169,9 @@ class Dht:
         self._world = world
         self._total_blocks = total_blocks
         self._draw = draw
-        self.servers: Table[RemoteSpanInfo[str]] = Table(queue)
-        self.sidecars: Table[Sidecar] = Table(queue)
+        kept_seconds = world.read_delay + world.stale_seconds + _SPARE_SECONDS
+        self.servers: Table[RemoteSpanInfo[str]] = Table(queue, kept_seconds)
+        self.sidecars: Table[Sidecar] = Table(queue, kept_seconds)
 
     def announce(self, peer_id: str, span: RemoteSpanInfo[str] | None, clock_offset: float = 0.0) -> None:
         """Store a server's record, JOINING or ONLINE; None stands for OFFLINE.
