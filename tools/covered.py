@@ -15,7 +15,15 @@ BEGIN: Final = "<!-- the coverage: written by make coverage -->"
 END: Final = "<!-- the end of the coverage -->"
 FLOOR: Final = 0.95
 """Of the lines, and of the branches, of each part."""
-PARTS: Final = ("balance", "control", "daemon")
+PARTS: Final = {
+    "`balance/`": "balance/",
+    "`control/`, without the adapter": "control/",
+    "`control/petals_*`, the adapter inside Petals": "control/petals_",
+    "`daemon/`": "daemon/",
+}
+"""What is written, and how the names of the files begin; a file belongs to the longest beginning."""
+WITHOUT_PETALS: Final = "--without-petals"
+"""Leaves the adapter out, where the tests with Petals have not run."""
 _HEADS: Final = ("Part", "Lines", "of them run", "", "Branches", "of them taken", "")
 
 
@@ -24,7 +32,7 @@ class Covered:
     """How much of a part of the code ran.
 
     Attributes:
-        name: The package, such as `balance/`.
+        name: Which part.
         lines: Statements in it.
         lines_run: Those that ran.
         branches: Ways to go on from a statement that has several.
@@ -43,7 +51,7 @@ class Covered:
         return min(self.lines_run / self.lines, self.branches_taken / self.branches)
 
 
-def parts(report: Mapping[str, Any]) -> tuple[Covered, ...]:
+def parts(report: Mapping[str, Any], *, without_petals: bool = False) -> tuple[Covered, ...]:
     """Sum up a report of coverage.py in JSON, a part each.
 
     Raises:
@@ -51,16 +59,21 @@ def parts(report: Mapping[str, Any]) -> tuple[Covered, ...]:
     """
     if not report["meta"]["branch_coverage"]:
         raise ValueError("the report was made without branches")
+    inside: dict[str, list[Mapping[str, int]]] = {beginning: [] for beginning in PARTS.values()}
+    for file, measured in report["files"].items():
+        _, _, name = file.rpartition("swarmkeel/")
+        beginnings = [beginning for beginning in inside if name.startswith(beginning)]
+        if beginnings:
+            inside[max(beginnings, key=len)].append(measured["summary"])
     found = []
-    for part in PARTS:
-        inside = [
-            measured["summary"] for file, measured in report["files"].items() if f"/swarmkeel/{part}/" in f"/{file}"
-        ]
-        if not inside:
-            raise ValueError(f"the report has no file of {part}/")
+    for part, beginning in PARTS.items():
+        if without_petals and "petals" in beginning:
+            continue
+        if not inside[beginning]:
+            raise ValueError(f"the report has no file of {beginning}")
         names = ("num_statements", "covered_lines", "num_branches", "covered_branches")
-        lines, lines_run, branches, taken = (sum(summary[name] for summary in inside) for name in names)
-        found.append(Covered(f"`{part}/`", lines, lines_run, branches, taken))
+        lines, lines_run, branches, taken = (sum(summary[name] for summary in inside[beginning]) for name in names)
+        found.append(Covered(part, lines, lines_run, branches, taken))
     return tuple(found)
 
 
@@ -77,7 +90,8 @@ def table(found: Sequence[Covered]) -> str:
 
 def main() -> int:
     """Write the table from the report that the command line names; 1 if a part is below the floor."""
-    found = parts(json.loads(Path(sys.argv[1]).read_text()))
+    file, *options = sys.argv[1:]
+    found = parts(json.loads(Path(file).read_text()), without_petals=WITHOUT_PETALS in options)
     PAGE.write_text(with_part(PAGE.read_text(), table(found), BEGIN, END))
     short = [part for part in found if part.least < FLOOR]
     for part in short:
