@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability chaos chaos-figures soak audit test-bounds screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability coverage chaos chaos-figures soak audit test-bounds screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -95,6 +95,18 @@ reliability: $(INSTALLED) ## Inject every fault, and write the table of docs/rel
 	@rm -rf build/reliability
 	@SWARMKEEL_RELIABILITY=build/reliability $(RUN) pytest $(WORKERS) tests/faults tests/daemon/test_move_machine.py $(ARGS)
 	@$(RUN) tools.reliability build/reliability
+
+# In every process that the tests start; what runs beside Petals runs in its environment, which has to measure too.
+COVERAGE := COVERAGE_FILE=$(CURDIR)/build/coverage/data $(RUN) coverage
+
+coverage: setup-tests $(PETALS_INSTALLED) ## Measure how much of the code the tests run, with Petals' too, and write it into docs/reliability.md; takes long.
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@PIP_CONSTRAINT=constraints.txt $(PETALS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check coverage
+	@$(COVERAGE) run -m pytest $(WORKERS) $(ARGS)
+	@$(COVERAGE) run -m pytest tests/petals
+	@$(COVERAGE) combine --quiet
+	@$(COVERAGE) json --quiet -o build/coverage/report.json
+	@$(RUN) tools.covered build/coverage/report.json
 
 performance: $(INSTALLED) ## Take over what the benchmarks have measured, and write docs/performance.md.
 	@$(RUN) tools.performance
