@@ -31,13 +31,6 @@ def peers(shared_peers: DhtPeers) -> DhtPeers:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def own_peers() -> AsyncIterator[DhtPeers]:
-    """For tests that add a peer, which these remember."""
-    async with DhtPeers(2) as peers:
-        yield peers
-
-
-@pytest_asyncio.fixture(loop_scope="session")
 async def client(peers: DhtPeers) -> AsyncIterator[DhtNode]:
     node = await DhtNode.open(peers.initial_peers[:1])
     yield node
@@ -56,15 +49,15 @@ async def stored(node: DhtNode, owner: DhtNode) -> list[tuple[float, object]]:
 
 
 @pytest.mark.parametrize("client_mode", [True, False])
-async def test_others_find_what_is_announced(own_peers: DhtPeers, client_mode: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    server = await DhtNode.open(own_peers.initial_peers[:1], client_mode=client_mode)
+async def test_others_find_what_is_announced(peers: DhtPeers, client_mode: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    server = await DhtNode.open(peers.initial_peers[:1], client_mode=client_mode)
     try:
         before = time.time()
         result = await Announcer(server, "m").announce(ONLINE, range(4), 60)
 
         assert result == AnnounceResult(asked=4, kept=4, refused=0)
         assert result.complete
-        for expiration, value in await stored(own_peers.node(1), server):
+        for expiration, value in await stored(peers.node(1), server):
             assert before + 60 <= expiration <= time.time() + 60
             assert value == ONLINE.to_tuple()
     finally:
@@ -133,10 +126,10 @@ async def test_the_first_server_of_a_swarm_keeps_its_own_records() -> None:
         await server.close()
 
 
-async def test_a_server_that_is_cut_off_is_not_the_whole_swarm(own_peers: DhtPeers) -> None:
-    server = await DhtNode.open(own_peers.initial_peers, client_mode=False)
+async def test_a_server_that_is_cut_off_is_not_the_whole_swarm(peers: DhtPeers) -> None:
+    server = await DhtNode.open(peers.initial_peers, client_mode=False)
     try:
-        await own_peers.kill_all()
+        await peers.kill_all()
         for _ in range(2):
             assert (await Announcer(server, "m").announce(ONLINE, range(4), 60)).kept == 0
     finally:
@@ -162,8 +155,8 @@ async def test_some_that_hang_do_not_matter(client: DhtNode, peers: DhtPeers) ->
         peers.thaw(2)
 
 
-async def test_nothing_is_kept_without_p2pd(own_peers: DhtPeers) -> None:
-    server = await DhtNode.open(own_peers.initial_peers, client_mode=False)
+async def test_nothing_is_kept_without_p2pd(peers: DhtPeers) -> None:
+    server = await DhtNode.open(peers.initial_peers, client_mode=False)
     try:
         os.kill(p2pd_pid(server), signal.SIGKILL)
         await wait_until(lambda: not server.is_alive)
@@ -173,8 +166,8 @@ async def test_nothing_is_kept_without_p2pd(own_peers: DhtPeers) -> None:
         await server.close()
 
 
-async def test_subkeys_that_cannot_be_ordered_do_not_break_the_own_storage(own_peers: DhtPeers) -> None:
-    server = await DhtNode.open(own_peers.initial_peers, client_mode=False)
+async def test_subkeys_that_cannot_be_ordered_do_not_break_the_own_storage(peers: DhtPeers) -> None:
+    server = await DhtNode.open(peers.initial_peers, client_mode=False)
     try:
         announcer = Announcer(server, "m")
         moment = time.time() + 60

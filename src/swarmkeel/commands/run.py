@@ -33,9 +33,11 @@ def run(
 
 
 async def _run(settings: Config, path: Path, watch: LoopWatch, *, dry_run: bool, once: bool) -> None:
+    from swarmkeel.daemon.loop_watch import tame_collector  # noqa: PLC0415 - see `run`
     from swarmkeel.daemon.service import Sidecar  # noqa: PLC0415 - see `run`
 
     sidecar = Sidecar(settings, config_path=path, dry_run=dry_run, loop_watch=watch)
+    tame_collector()
     if once:
         decision = await sidecar.run_once()
         typer.echo(decision.sentence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from copy import copy
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -63,6 +64,7 @@ class Api:
         self._clock = clock
         self._listeners = 0
         self._event: tuple[int, bytes] = (-1, b"")
+        self._describing = asyncio.Lock()
         self._swarm: tuple[tuple[object, ...], bytes] = ((), b"")
 
     def routes(self) -> list[web.RouteDef]:
@@ -93,17 +95,18 @@ class Api:
             raise _unreadable(error) from error
 
     async def _get_swarm(self, _: web.Request) -> web.Response:
-        state, config = self._state, self._config()
         # Of a large swarm this takes a while, and every page asks for it at the same time.
-        made_of = (state.swarm, state.sidecars, state.server, config)
-        if len(self._swarm[0]) != len(made_of) or any(
-            known is not present for known, present in zip(self._swarm[0], made_of, strict=True)
-        ):
-            swarm = describe_swarm(state, config)
-            if swarm is None:
-                raise refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the swarm has not been read yet")
-            self._swarm = (made_of, swarm.model_dump_json().encode())
-        return json_answer(self._swarm[1])
+        async with self._describing:
+            state, config = copy(self._state), self._config()
+            made_of = (state.swarm, state.sidecars, state.server, config)
+            if len(self._swarm[0]) != len(made_of) or any(
+                known is not present for known, present in zip(self._swarm[0], made_of, strict=True)
+            ):
+                swarm = await asyncio.to_thread(describe_swarm, state, config)
+                if swarm is None:
+                    raise refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the swarm has not been read yet")
+                self._swarm = (made_of, (await asyncio.to_thread(swarm.model_dump_json)).encode())
+            return json_answer(self._swarm[1])
 
     async def _get_moves(self, request: web.Request) -> web.Response:
         query = _read_query(MovesQuery, request)

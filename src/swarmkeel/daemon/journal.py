@@ -226,7 +226,7 @@ class Journal:
         digest = inputs.situation.snapshot.digest if inputs else None
         with self._lock, self._errors("written"), self._database:
             if inputs and not self._knows_snapshot(digest):
-                self._save_content(digest, json.dumps(_slim(inputs.situation.snapshot)).encode())
+                self._save_content(digest, _slim_json(inputs.situation.snapshot))
             told = sidecars_to_json(inputs.situation.sidecars) if inputs and inputs.situation.sidecars else None
             told_digest = hashlib.sha256(told).hexdigest() if told else None
             if told and not self._knows_snapshot(told_digest):
@@ -522,6 +522,14 @@ def _slim(snapshot: SwarmSnapshot) -> dict[str, object]:
             extras = record[2] if len(record) > 2 else {}  # noqa: PLR2004 - (state, throughput, extras)
             record[2:] = [{name: extras[name] for name in ("start_block", "end_block") if extras.get(name) is not None}]
     return content
+
+
+def _slim_json(snapshot: SwarmSnapshot) -> bytes:
+    """Write `_slim` as JSON, in pieces: as long as one is written no other thread can go on."""
+    content = _slim(snapshot)
+    blocks = content.pop("blocks")
+    assert isinstance(blocks, list)  # noqa: S101 - of the blocks
+    return f'{json.dumps(content)[:-1]}, "blocks": [{", ".join(map(json.dumps, blocks))}]}}'.encode()
 
 
 def _inputs_to_json(inputs: CheckInputs) -> dict[str, object]:

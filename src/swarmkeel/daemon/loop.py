@@ -58,6 +58,8 @@ PRUNE_EVERY_CHECKS: Final = 200
 BYTES_PER_MEGABYTE: Final = 1024 * 1024
 CHECK_SECONDS: Final = 60.0
 """What a check does beside reading takes no longer, in a large swarm on a slow machine."""
+CALM: Final = frozenset({Verdict.BALANCED, Verdict.DISABLED, Verdict.PAUSED})
+"""After these no move is begun without another check between."""
 SHORTEST_SLEEP_SECONDS: Final = 0.02
 MAX_PRESENCE_SECONDS: Final = 1800.0
 """Others plan for a server no longer than this after its sidecar died."""
@@ -342,7 +344,7 @@ class BalanceLoop:
         """Take a snapshot and show it in the metrics; SwarmkeelError if that fails."""
         started = time.monotonic()
         try:
-            snapshot = await self._read_with_board() if uses_claims(self.config) else await self._reader.read()
+            snapshot = await (self._read_with_board() if uses_claims(self.config) else self._read_blocks())
         except SwarmkeelError:
             self._metrics.snapshot_failures.inc()
             self._state.snapshot_is_good = False
@@ -357,11 +359,25 @@ class BalanceLoop:
         self._state.show_swarm(view, is_good=answered >= self.config.balance.min_answered_ratio)
         return snapshot
 
+    async def _read_blocks(self) -> SwarmSnapshot:
+        return await self._reader.read(thorough=not self._is_calm())
+
     async def _read_with_board(self) -> SwarmSnapshot:
         board = self._claimant.board
-        snapshot, found = await self._reader.read_beside((board.key,))
-        self._board = await board.read(found[board.key], snapshot.spans(ServerState.OFFLINE))
+        snapshot, found = await self._reader.read_beside((board.key,), thorough=not self._is_calm())
+        # Of a large swarm this takes a while; the snapshot remembers it.
+        servers = await asyncio.to_thread(snapshot.spans, ServerState.OFFLINE)
+        self._board = await board.read(found[board.key], servers)
         return snapshot
+
+    def _is_calm(self) -> bool:
+        """Tell whether no move is near, so that a record seen a little later does no harm.
+
+        A move is never begun on a reading of a calm time: first it is claimed, or wanted again by another check.
+        """
+        decision = self._state.decision
+        wants_twice = uses_claims(self.config) or self.config.guards.confirmations > 1
+        return wants_twice and decision is not None and decision.verdict in CALM
 
     def _note_server(self, status: ServerStatus | None) -> None:
         former, self._state.server = self._state.server, status

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from swarmkeel.balance.decision import Verdict
@@ -19,6 +19,7 @@ from swarmkeel.daemon.loop_watch import LoopWatch
 from swarmkeel.daemon.staging import StagingResult
 from swarmkeel.daemon.state import ClaimsView, DaemonState, SwarmView
 from swarmkeel.swarm.dht_lookup import LookupRejection
+from swarmkeel.swarm.dht_traffic import DhtTraffic
 from swarmkeel.swarm.record import RejectionReason, ServerState
 from swarmkeel.swarm.sidecar import Claim
 
@@ -165,6 +166,7 @@ class _StateCollector(Collector):
         state = self._state
         yield _gauge("up", "1 if the newest attempt to read the swarm gave a usable snapshot.", state.snapshot_is_good)
         yield _gauge("dht_peers", "Peers in the routing table of the DHT node.", state.dht_peers)
+        yield from _traffic(state.dht_traffic)
         yield _gauge(
             "config_last_reload_successful",
             "1 if the configuration in force is the newest that was asked for.",
@@ -245,6 +247,18 @@ def _claims(view: ClaimsView, own: Claim | None) -> Iterator[Metric]:
     yield family
     yield _gauge("sidecars", "Other sidecars that tell of their servers.", view.sidecars)
     yield _gauge("claims_readable", "1 if what sidecars tell could be read.", view.readable)
+
+
+def _traffic(traffic: DhtTraffic) -> Iterator[Metric]:
+    calls = CounterMetricFamily("swarmkeel_dht_calls", "Calls to other peers of the DHT.", labels=["call"])
+    for call, count in (("find", traffic.finds), ("ping", traffic.pings), ("store", traffic.stores)):
+        calls.add_metric([call], float(count))
+    yield calls
+    for name, text, count in (
+        ("received", "Bytes of what other peers answered when they were asked for keys.", traffic.bytes_received),
+        ("sent", "Bytes of these questions, and of the records that others were to keep.", traffic.bytes_sent),
+    ):
+        yield CounterMetricFamily(f"swarmkeel_dht_{name}_bytes", text, float(count))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -80,6 +80,7 @@ class Sidecar:
             read_timeout=config.swarm.read_timeout,
             clock=clock,
         )
+        self.state.dht_traffic = self._reader.traffic
         self._server = ControlClient(
             config.server.socket, request_timeout=config.server.request_timeout, allowed_uids=config.server.uids
         )

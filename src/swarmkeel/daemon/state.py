@@ -17,6 +17,7 @@ from swarmkeel.daemon.changes import Changes
 from swarmkeel.daemon.guard import Breaker, GuardSettings, GuardView
 from swarmkeel.daemon.move import Move
 from swarmkeel.daemon.pause import Pause
+from swarmkeel.swarm.dht_traffic import DhtTraffic
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
@@ -111,6 +112,7 @@ class DaemonState:
         last_turn_at: When the loop last turned, be it with an error.
         config_is_current: Whether the newest reload succeeded.
         dht_peers: Peers in the DHT's routing table.
+        dht_traffic: What was asked of other peers of the DHT.
         claims: What was seen of the other sidecars; None while the policy does not look at them.
         own_claim: The own claim; None without one.
         staged_blocks: Blocks that the server has on disk for what may come; None while nothing is staged.
@@ -136,6 +138,7 @@ class DaemonState:
     last_turn_at: float = 0.0
     config_is_current: bool = True
     dht_peers: int = 0
+    dht_traffic: DhtTraffic = field(default_factory=DhtTraffic)
     claims: ClaimsView | None = None
     own_claim: Claim | None = None
     staged_blocks: int | None = None

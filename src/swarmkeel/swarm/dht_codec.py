@@ -25,6 +25,8 @@ _MAX_RECORDS: Final = 16_384
 """Records under one key; an answer of 4 MiB, hivemind's limit, holds about 6000."""
 _RECORD_OVERHEAD: Final = 200
 """Bytes that a record takes beside its value and its subkey: so much do a million empty ones cost, each."""
+ENTRY_BYTES: Final = 100
+"""Bytes that a record takes in the dictionary of its key, be it one that is there already under another."""
 _CONTAINERS: Final = frozenset({list, tuple, dict})
 _TUPLE_CODE: Final = 0x40
 _DICTIONARY_CODE: Final = 0x50

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import bisect
 import itertools
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from swarmkeel.swarm.dht_codec import RawRecord, UndecodableError, decode_value
+from swarmkeel.swarm.dht_codec import ENTRY_BYTES, RawRecord
 from swarmkeel.swarm.dht_messages import Answer
 from swarmkeel.swarm.dht_node import DhtNode
 from swarmkeel.swarm.hivemind_dht import DHTID, PeerID
@@ -27,15 +28,26 @@ REPLICAS: Final = 5
 """A record is kept by this many peers nearest to its key; hivemind's default."""
 _BEAM: Final = 2 * REPLICAS
 """The nearest peers that are asked for a key: twice the replicas, since peers come, go and disagree who is near."""
-_KEYS_PER_QUESTION: Final = 8
-"""hivemind sends no answer over 4 MiB, nor an error instead. With 8 keys in one answer and 0.85 KB a record there is
-room for 600 servers under every single block."""
+_QUORUM: Final = 3
+"""So many of a key's replicas, the nearest, are asked where it is enough to see that nothing is amiss: most of them."""
+_WITNESSES: Final = 2
+"""So many of these must show the same newest record."""
+_KEYS_PER_QUESTION: Final = 32
+_BYTES_PER_ANSWER: Final = 1024 * 1024
+"""hivemind sends no answer over 4 MiB, nor an error instead. What the keys of one question weighed in the last reading
+stays well below: records come meanwhile, and a slow peer has to send it all within `RPC_TIMEOUT`. Nor does the event loop
+take long over so much. A key that alone weighs more is asked alone."""
+_BYTES_UNKNOWN: Final = _BYTES_PER_ANSWER // 2
+"""What a key is taken to weigh while nothing is known of any."""
+_UNEVEN: Final = 2
+"""A key that nobody has answered yet is taken to weigh so many times as much as the heaviest that is known."""
 _QUESTIONS_AT_ONCE: Final = 16
 _QUESTIONS_PER_PEER: Final = 2
-_RECORDS_AT_ONCE: Final = 32
+_SEARCHES_AT_ONCE: Final = 8
 _MAX_BYTES: Final = 128 * 1024 * 1024
-"""Memory for the records of one search. All of a model with 126 blocks and 2000 servers, each on 40 % of them, is 114 MB.
-Half of it is shared out among the keys, so that a flood under some leaves room for what is under the others."""
+"""Memory for the records of one search. All of a model with 126 blocks and 10,000 servers, each on 24 of them, takes 35 MB,
+since a server stores the same record under all its blocks. Half of it is shared out among the keys, so that a flood under
+some leaves room for what is under the others."""
 
 
 class LookupRejection(StrEnum):
@@ -72,41 +84,17 @@ class Found:
     nearest: tuple[PeerID, ...]
     overflowed: bool = False
 
-    async def values(self, now: float) -> tuple[dict[object, object], Counter[str]]:
-        """Decode the records; lets the event loop turn now and then.
-
-        Args:
-            now: Seconds since the epoch; a record that ended before is left out.
-
-        Returns:
-            The values by subkey, the first to expire first, so that the order does not depend on who answered first;
-            and the number of entries left out by `LookupRejection`.
-        """
-        values: dict[object, object] = {}
-        rejected = Counter(self.rejected)
-        for count, record in enumerate(
-            sorted(self.records.values(), key=lambda record: (record.expiration, record.value))
-        ):
-            if count % _RECORDS_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            if record.expiration < now:
-                rejected[LookupRejection.EXPIRED.value] += 1
-                continue
-            try:
-                values[record.subkey] = decode_value(record.value)
-            except UndecodableError:
-                rejected[LookupRejection.UNREADABLE.value] += 1
-        return values, rejected
-
 
 class Lookup:
-    """Searches through one node. It remembers which keys hold more than one answer can carry."""
+    """Searches through one node. It remembers what the keys weigh, and so how many of them fit into one answer."""
 
     def __init__(self, node: DhtNode) -> None:
         self._node = node
-        self._oversized: set[str] = set()
+        self._weights: dict[str, float] = {}
 
-    async def find(self, keys: Sequence[str], *, seconds: float) -> dict[str, Found]:
+    async def find(
+        self, keys: Sequence[str], *, seconds: float, known: Mapping[str, Collection[object]] | None = None
+    ) -> dict[str, Found]:
         """Look for all records under some keys.
 
         What was found when the time is up is given all the same. When this is cancelled, nothing goes on behind it.
@@ -114,9 +102,13 @@ class Lookup:
         Args:
             keys: Different keys.
             seconds: How long it may take. A peer that does not answer costs 5 seconds, beside whatever others do.
+            known: Subkeys that are known to be under some of the keys. Of these keys only the three nearest of the
+                peers that hold them are asked, as long as they show all of these subkeys and agree about what is
+                there; whatever is amiss, the key is looked for like any other.
         """
         # Those that may take their holders' full time come last, lest the others wait for them.
-        search = _Search(self._node, sorted(keys, key=self._oversized.__contains__), self._oversized)
+        ordered = sorted(keys, key=lambda key: self._weights.get(key) == math.inf)
+        search = _Search(self._node, ordered, self._weights, known or {})
         await search.run(seconds)
         return search.found()
 
@@ -131,11 +123,15 @@ class _KeySearch:
         answered: Those of them that answered.
         failed: Peers that did not, or that are known not to.
         unreadable: Peers whose answer was not a dictionary of records.
+        expected: Subkeys that are known to be there; None to ask whoever may hold anything.
+        shown: How many peers have shown the newest record under a subkey; only kept where `expected` is given.
+        beam: The nearest so many peers are to be asked.
     """
 
     key: str
     key_id: DHTID
     known: set[PeerID]
+    expected: Collection[object] | None = None
     candidates: list[tuple[int, PeerID]] = field(default_factory=list)
     asked: set[PeerID] = field(default_factory=set)
     answered: set[PeerID] = field(default_factory=set)
@@ -143,7 +139,13 @@ class _KeySearch:
     unreadable: set[PeerID] = field(default_factory=set)
     records: dict[object, RawRecord] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
+    shown: Counter[object] = field(default_factory=Counter)
+    beam: int = _BEAM
     bytes_kept: int = 0
+
+    def __post_init__(self) -> None:
+        if self.expected is not None:
+            self.beam = _QUORUM
 
     def learn(self, neighbours: Iterable[tuple[DHTID, PeerID]]) -> None:
         """Hear of peers."""
@@ -154,8 +156,19 @@ class _KeySearch:
 
     def unasked(self) -> list[PeerID]:
         """Give those of the nearest peers, failed ones not counted, that have yet to be asked."""
-        beam = itertools.islice((peer for _, peer in self.candidates if peer not in self.failed), _BEAM)
+        beam = itertools.islice((peer for _, peer in self.candidates if peer not in self.failed), self.beam)
         return [peer for peer in beam if peer not in self.asked]
+
+    def widen_if_amiss(self) -> None:
+        """Ask whoever may hold anything if the nearest are not enough; to be called whenever one of them has had its say."""
+        if self.expected is None or self.beam == _BEAM:
+            return
+        if self.failed or self.unreadable or self.rejected:
+            self.beam = _BEAM
+        elif len(self.answered) >= _QUORUM and self.asked <= self.answered and not self.unasked():
+            agreed = all(self.shown[subkey] >= _WITNESSES for subkey in self.records)
+            if not agreed or not all(subkey in self.records for subkey in self.expected):
+                self.beam = _BEAM
 
     def found(self) -> Found:
         """Sum up."""
@@ -175,24 +188,37 @@ class _KeySearch:
 class _Search:
     """One search for many keys: who is to be asked what, who is being asked, and what they said."""
 
-    def __init__(self, node: DhtNode, keys: Sequence[str], oversized: set[str]) -> None:
+    def __init__(
+        self,
+        node: DhtNode,
+        keys: Sequence[str],
+        weights: dict[str, float],
+        known: Mapping[str, Collection[object]],
+    ) -> None:
         self._node = node
-        self._oversized = oversized
+        self._weights = weights
+        self._weighed: dict[str, float] = {}
+        self._typical: float = _BYTES_UNKNOWN
+        self._records: dict[RawRecord, RawRecord] = {}
+        self._values: dict[bytes, bytes] = {}
         self._wanted: dict[PeerID, dict[_KeySearch, None]] = {}  # in order; a dict, since there are no ordered sets
         self._under_way: Counter[PeerID] = Counter()
+        self._questions = 0
         self._silent: set[PeerID] = set()
         self._all_asked = asyncio.Event()
         self._stopped = False
         self._own_room = _MAX_BYTES // 2 // max(len(keys), 1)
         self._common_room = _MAX_BYTES // 2
-        self._searches = [_KeySearch(key, DHTID.generate(key), {node.own_peer}) for key in keys]
-        for search in self._searches:
-            search.learn(node.nearest_known(search.key_id))
-            self._want(search)
+        self._searches = [_KeySearch(key, DHTID.generate(key), {node.own_peer}, known.get(key)) for key in keys]
 
     async def run(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                for count, search in enumerate(self._searches):
+                    if count % _SEARCHES_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                    search.learn(self._node.nearest_known(search.key_id))
+                    self._want(search)
                 self._put_questions(group)
                 try:
                     await self._all_asked.wait()
@@ -202,6 +228,8 @@ class _Search:
                     raise
 
     def found(self) -> dict[str, Found]:
+        # Keys under which nobody holds anything.
+        self._weights |= {key: weight for key, weight in self._weighed.items() if key not in self._weights}
         return {search.key: search.found() for search in self._searches}
 
     def _want(self, search: _KeySearch) -> None:
@@ -216,31 +244,38 @@ class _Search:
         if self._stopped:
             return
         for peer in list(self._wanted):
+            if self._questions >= _QUESTIONS_AT_ONCE:
+                break
             while (
                 self._under_way[peer] < _QUESTIONS_PER_PEER
-                and self._under_way.total() < _QUESTIONS_AT_ONCE
+                and self._questions < _QUESTIONS_AT_ONCE
                 and (batch := self._next_batch(peer))
             ):
                 self._under_way[peer] += 1
+                self._questions += 1
                 group.create_task(self._ask(group, peer, batch))
-        if not self._under_way.total():
+        if not self._questions:
             self._all_asked.set()
 
     def _next_batch(self, peer: PeerID) -> list[_KeySearch]:
-        """Take keys to ask a peer for in one question: several, or one alone that is known to hold too much."""
-        queue = self._wanted[peer]
+        """Take keys to ask a peer for in one question: as many as should fit into its answer, one at least."""
+        queue = self._wanted.get(peer, {})
         batch: list[_KeySearch] = []
+        room = float(_BYTES_PER_ANSWER)
         for search in list(queue):
-            alone = search.key in self._oversized
-            if alone and batch:
+            weight = self._weights.get(search.key, self._typical)
+            if batch and weight > room:
                 continue
             del queue[search]
             if peer not in search.unasked():
                 continue  # nearer peers have taken its place since
             search.asked.add(peer)
             batch.append(search)
-            if alone or len(batch) == _KEYS_PER_QUESTION:
+            room -= weight
+            if room <= 0 or len(batch) == _KEYS_PER_QUESTION:
                 break
+        if not queue:
+            self._wanted.pop(peer, None)
         return batch
 
     async def _ask(self, group: asyncio.TaskGroup, peer: PeerID, batch: list[_KeySearch]) -> None:
@@ -258,6 +293,7 @@ class _Search:
             if not any(peer in search.answered for search in batch):
                 await self._leave_alone(peer, batch)
         self._under_way[peer] -= 1
+        self._questions -= 1
         self._put_questions(group)
 
     async def _ask_alone(self, peer: PeerID, search: _KeySearch) -> None:
@@ -273,18 +309,19 @@ class _Search:
         await self._node.shun(peer)
         for search in [*batch, *self._wanted.pop(peer, {})]:
             search.failed.add(peer)
+            search.widen_if_amiss()
             self._want(search)
 
     def _give_up(self, peer: PeerID, search: _KeySearch) -> None:
         """Note that a peer that is there has no answer for this one key."""
-        self._oversized.add(search.key)
+        self._weights[search.key] = math.inf
         search.failed.add(peer)
+        search.widen_if_amiss()
         self._want(search)
 
     def _take(self, peer: PeerID, batch: Sequence[_KeySearch], answers: Sequence[Answer]) -> None:
         for search, answer in zip(batch, answers, strict=True):
-            if len(batch) == 1:
-                self._oversized.discard(search.key)
+            self._weigh(search.key, answer)
             search.answered.add(peer)
             if not answer.readable:
                 search.unreadable.add(peer)
@@ -296,18 +333,47 @@ class _Search:
             for record in answer.records:
                 self._keep(search, record)
             search.learn(answer.neighbours)
+            search.widen_if_amiss()
             self._want(search)
+
+    def _weigh(self, key: str, answer: Answer) -> None:
+        """Note how many bytes an answer took for a key: the most that any peer took in the newest search."""
+        self._weighed[key] = max(self._weighed.get(key, 0.0), answer.weight)
+        # Who holds nothing says nothing about those who do.
+        if answer.records or not answer.readable:
+            self._weights[key] = self._weighed[key]
+            if self._typical == _BYTES_UNKNOWN or _UNEVEN * answer.weight > self._typical:
+                self._typical = _UNEVEN * answer.weight
 
     def _keep(self, search: _KeySearch, record: RawRecord) -> None:
         """Keep the later of two records under one subkey, as hivemind does; whoever answered first."""
         present = search.records.get(record.subkey)
-        if present is not None and (present.expiration, present.value) >= (record.expiration, record.value):
-            return
-        kept = search.bytes_kept + record.size - (0 if present is None else present.size)
+        if present is not None:
+            ranks = (present.expiration, present.value), (record.expiration, record.value)
+            if ranks[0] == ranks[1] and search.expected is not None:
+                search.shown[record.subkey] += 1
+            if ranks[0] >= ranks[1]:
+                return
+        record, size = self._share(record)
+        kept = search.bytes_kept + size
         from_common = max(kept, self._own_room) - max(search.bytes_kept, self._own_room)
         if from_common > self._common_room:
             search.rejected[LookupRejection.NO_ROOM.value] += 1
             return
         search.bytes_kept = kept
         self._common_room -= from_common
+        self._values[record.value] = record.value
+        self._records[record] = record
         search.records[record.subkey] = record
+        if search.expected is not None:
+            search.shown[record.subkey] = 1
+
+    def _share(self, record: RawRecord) -> tuple[RawRecord, int]:
+        """Give a record, and the bytes that it takes: a server stores the same one under all its blocks."""
+        known = self._records.get(record)
+        if known is not None:
+            return known, ENTRY_BYTES
+        value = self._values.get(record.value)
+        if value is not None:
+            return replace(record, value=value), record.size - len(value)
+        return record, record.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ from swarmkeel.swarm.hivemind_dht import DHTID, PeerID, dht_pb2
 _MAX_NEIGHBOURS: Final = 20
 """Peers near a key in one answer; an honest peer gives at most 20, hivemind's bucket size."""
 _MAX_PEER_ID_BYTES: Final = 64
+_BYTES_AT_ONCE: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,30 +24,51 @@ class Answer:
         records: The records that it holds.
         malformed: Number of entries beside these that are no records.
         neighbours: Peers near the key, with the ids that decide how near.
+        weight: Bytes that the answer took for this key.
     """
 
     readable: bool
     records: tuple[RawRecord, ...]
     malformed: int
     neighbours: tuple[tuple[DHTID, PeerID], ...]
+    weight: int = 0
 
 
-def read_answers(response: dht_pb2.FindResponse, count: int) -> tuple[DHTID | None, list[Answer]]:
-    """Read hivemind's `FindResponse`.
+class AnswerReader:
+    """Reads what peers answer: one answer after the other, and a large one in pieces.
 
-    Args:
-        response: The message.
-        count: Number of keys asked for.
-
-    Returns:
-        The answering node's own id, None if it is a client; and an answer for every key.
-
-    Raises:
-        ValueError: If the number of answers is another.
+    So the event loop turns between, though many peers answer at once.
     """
-    if len(response.results) != count:
-        raise ValueError(f"{len(response.results)} answers to {count} questions")
-    return _node_id(response.peer.node_id), [_read_answer(result) for result in response.results]
+
+    def __init__(self) -> None:
+        self._one_at_a_time = asyncio.Lock()
+
+    async def read(self, response: dht_pb2.FindResponse, count: int) -> tuple[DHTID | None, list[Answer]]:
+        """Read hivemind's `FindResponse`.
+
+        Args:
+            response: The message.
+            count: Number of keys asked for.
+
+        Returns:
+            The answering node's own id, None if it is a client; and an answer for every key.
+
+        Raises:
+            ValueError: If the number of answers is another.
+        """
+        if len(response.results) != count:
+            raise ValueError(f"{len(response.results)} answers to {count} questions")
+        answers = []
+        async with self._one_at_a_time:
+            since_turn = _BYTES_AT_ONCE  # who waited for the lock may have got it in the turn of another's last piece
+            for result in response.results:
+                if since_turn >= _BYTES_AT_ONCE:
+                    await asyncio.sleep(0)
+                    since_turn = 0
+                answer = _read_answer(result)
+                since_turn += answer.weight
+                answers.append(answer)
+        return _node_id(response.peer.node_id), answers
 
 
 def _node_id(data: bytes) -> DHTID | None:
@@ -66,4 +89,5 @@ def _read_answer(result: dht_pb2.FindResult) -> Answer:
         except UndecodableError:
             readable = False
     records = tuple(entry for entry in entries if entry is not None)
-    return Answer(readable, records, len(entries) - len(records), tuple(neighbours[:_MAX_NEIGHBOURS]))
+    malformed = len(entries) - len(records)
+    return Answer(readable, records, malformed, tuple(neighbours[:_MAX_NEIGHBOURS]), result.ByteSize())

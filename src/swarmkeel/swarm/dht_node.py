@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.dht_guard import install_guards
-from swarmkeel.swarm.dht_messages import Answer, read_answers
+from swarmkeel.swarm.dht_messages import Answer, AnswerReader
+from swarmkeel.swarm.dht_traffic import DhtTraffic
 from swarmkeel.swarm.failures import ClockDiffersError, DhtNodeError, IdentityError, InitialPeerError
 from swarmkeel.swarm.hivemind_dht import DHTID, P2P, DHTNode, Multiaddr, PeerID, ValidationError, dht_pb2
 from swarmkeel.swarm.identity import Identity, claim_identity, create_identity
@@ -39,6 +40,7 @@ class DhtNode:
     Attributes:
         peer_id: Its own peer id, base58.
         client_mode: Whether it only asks others, and neither listens nor keeps records for them.
+        traffic: What it has asked of others.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class DhtNode:
     ) -> None:
         self.peer_id: str = p2p.peer_id.to_base58()
         self.client_mode: bool = node.protocol.client_mode
+        self.traffic = DhtTraffic()
+        self._answer_reader = AnswerReader()
         self._node = node
         self._p2p = p2p
         self._identity = identity
@@ -211,9 +215,12 @@ class DhtNode:
             return None
         protocol = self._node.protocol
         request = dht_pb2.FindRequest(keys=[key.to_bytes() for key in keys], peer=protocol.node_info)
+        self.traffic.finds += 1
+        self.traffic.bytes_sent += request.ByteSize()
         try:
             response = await protocol.get_stub(peer).rpc_find(request, timeout=RPC_TIMEOUT)
-            node_id, answers = read_answers(response, len(keys))
+            self.traffic.bytes_received += response.ByteSize()
+            node_id, answers = await self._answer_reader.read(response, len(keys))
             if node_id is not None:
                 await protocol.update_routing_table(node_id, peer)
         except Exception:  # noqa: BLE001 - whatever p2pd or the peer does, it did not answer
@@ -225,6 +232,7 @@ class DhtNode:
         """Tell whether a peer answers at all."""
         if not self.is_alive:
             return False
+        self.traffic.pings += 1
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
                 node_id = await self._node.protocol.call_ping(peer)

@@ -63,6 +63,8 @@ class DhtStore:
         refused: set[str] = set()
 
         async def store_at(peer: PeerID, batch: Sequence[str]) -> None:
+            self.node.traffic.stores += 1
+            self.node.traffic.bytes_sent += len(batch) * (len(value) + len(subkey) + DHTID.HASH_NBYTES)
             answers = await self.node.hivemind_node.protocol.call_store(
                 peer,
                 keys=[DHTID.generate(key) for key in batch],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,30 +13,23 @@ from typing import Final
 
 import structlog
 
-from swarmkeel.swarm.dht_codec import RawRecord
 from swarmkeel.swarm.dht_lookup import Found, Lookup
 from swarmkeel.swarm.dht_node import DhtNode
+from swarmkeel.swarm.dht_traffic import DhtTraffic
 from swarmkeel.swarm.failures import SwarmUnreachable
-from swarmkeel.swarm.record import (
-    RecordRejected,
-    RejectionReason,
-    ServerInfo,
-    ServerState,
-    parse_block_records,
-    parse_peer_id,
-)
+from swarmkeel.swarm.record import ServerInfo
+from swarmkeel.swarm.record_check import RecordCheck, names_one
 from swarmkeel.swarm.record_memory import RecordMemory
 from swarmkeel.swarm.rejection_log import RejectionLog
 from swarmkeel.swarm.renewal import RenewalWatch
 from swarmkeel.swarm.snapshot import BlockReading, KeyReading, SwarmSnapshot
 
-_RECORDS_AT_ONCE: Final = 64
-_MAX_RPS: Final = 1e300
-"""More than so many requests a second are rejected, though Petals knows no limit: sums of less are finite, so that no
-single record makes a swarm's numbers useless."""
 _MAX_SERVERS: Final = 20_000
 """In one snapshot. Where more are announced the other blocks count as unknown: nobody has so many, and what follows from
 a snapshot takes time for each."""
+_THOROUGH_EVERY: Final = 4
+"""Of so many readings at least one asks whoever may hold anything: what only few of the peers hold that should shows then
+at the latest. What was seen once is missed at once."""
 _LOOKUP_SHARE: Final = 0.8
 """Share of a reading's time that the search may take; the rest is for checking what it found."""
 
@@ -60,6 +52,9 @@ class SwarmReader:
         remember_seconds: A record that was read counts until it expires, though later readings do not show it, but no
             longer than this after it was last seen; 0 forgets at once.
         clock: Gives the seconds since the epoch that snapshots are stamped with.
+
+    Attributes:
+        traffic: What all its nodes have asked of others, and what that weighed.
     """
 
     def __init__(
@@ -74,6 +69,7 @@ class SwarmReader:
         remember_seconds: float = 900.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.traffic = DhtTraffic()
         self._initial_peers = tuple(initial_peers)
         self._dht_prefix = dht_prefix
         self._first_block = first_block
@@ -82,10 +78,13 @@ class SwarmReader:
         self._read_timeout = read_timeout
         self._clock = clock
         self._memory = RecordMemory(remember_seconds)
+        self._checking = RecordCheck()
         self._renewals = RenewalWatch()
         self._rejections = RejectionLog("records_rejected")
         self._node: DhtNode | None = None
         self._lookup: Lookup | None = None
+        self._doubtless: set[str] = set()
+        self._readings_since_thorough = _THOROUGH_EVERY
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
         self._has_joined = False
@@ -116,7 +115,7 @@ class SwarmReader:
             if self._node is None:
                 self._note_peers(await self._start_node())
 
-    async def read(self) -> SwarmSnapshot:
+    async def read(self, *, thorough: bool = True) -> SwarmSnapshot:
         """Read all blocks. Readings at the same time wait for each other.
 
         A key is `ok` with the records of accepted servers, or without if those found are no records of servers;
@@ -124,18 +123,27 @@ class SwarmReader:
         value stands in the place of the records. Records that former readings have shown count until they expire: also
         under a key that is `unknown` now, and where peers say that there is nothing.
 
+        Args:
+            thorough: Ask all peers that may hold anything. Without that most readings ask only most of those that
+                should, under keys where the last reading left no doubt, and all the same where they do not show what
+                is known to be there or do not agree. A record that others hold alone may then be seen some readings
+                later, so nothing should be done for good on such a reading.
+
         Raises:
             SwarmUnreachable: If nobody answers; the next reading may well succeed.
             InitialPeerError, IdentityError, DhtNodeError: If no node can be started, see `DhtNode.open`.
         """
-        snapshot, _ = await self.read_beside(())
+        snapshot, _ = await self.read_beside((), thorough=thorough)
         return snapshot
 
-    async def read_beside(self, keys: Sequence[str]) -> tuple[SwarmSnapshot, Mapping[str, Found]]:
+    async def read_beside(
+        self, keys: Sequence[str], *, thorough: bool = True
+    ) -> tuple[SwarmSnapshot, Mapping[str, Found]]:
         """Read all blocks as `read` does, and in the same search what is under some other keys.
 
         Args:
-            keys: Keys that are none of the blocks'.
+            keys: Keys that are none of the blocks'; always looked for thoroughly.
+            thorough: As for `read`.
 
         Returns:
             The snapshot, and what was found under the other keys; remembered records are in that too.
@@ -147,13 +155,15 @@ class SwarmReader:
             loop = asyncio.get_running_loop()
             started = loop.time()
             deadline = started + self._read_timeout
-            found = await self._search((*self._keys, *keys), deadline)
+            found = await self._search((*self._keys, *keys), deadline, thorough=thorough)
+            self._doubtless = {key for key in self._keys if found[key].conclusive and found[key].records}
             snapshot = await self._check(found, deadline)
             readings = Counter(block.reading.value for block in snapshot.blocks)
             _log.debug(
                 "snapshot_read",
                 **{reading.value: readings[reading.value] for reading in KeyReading},
                 records=sum(len(block.servers) for block in snapshot.blocks),
+                thorough=self._readings_since_thorough == 0,
                 dht_peers=self.dht_peers,
                 seconds=round(loop.time() - started, 3),
             )
@@ -166,7 +176,7 @@ class SwarmReader:
         self._closed = True
         await self._drop_node()
 
-    async def _search(self, keys: Sequence[str], deadline: float) -> Mapping[str, Found]:
+    async def _search(self, keys: Sequence[str], deadline: float, *, thorough: bool) -> Mapping[str, Found]:
         """Look for all keys; once more with a new node if p2pd went away meanwhile."""
         found: Mapping[str, Found] = {}
         for may_retry in (True, False):
@@ -176,14 +186,28 @@ class SwarmReader:
             except TimeoutError:
                 await self._lose_node("no_time")
                 raise self._unreachable() from None
+            known = await self._known(thorough=thorough)
             left = deadline - asyncio.get_running_loop().time()
-            found = await lookup.find(keys, seconds=left * _LOOKUP_SHARE)
+            found = await lookup.find(keys, seconds=left * _LOOKUP_SHARE, known=known)
             if node.is_alive or not may_retry:
                 break
         if not any(key.nearest for key in found.values()):
             await self._lose_node("no_answers")
             raise self._unreachable()
         return found
+
+    async def _known(self, *, thorough: bool) -> dict[str, list[object]]:
+        """Give the keys that need not be looked for thoroughly this time, with what should be there."""
+        self._readings_since_thorough += 1
+        if thorough or self._readings_since_thorough >= _THOROUGH_EVERY:
+            self._readings_since_thorough = 0
+            return {}
+        known, now = {}, time.time()
+        for key in self._doubtless:
+            await asyncio.sleep(0)
+            if subkeys := self._memory.subkeys(key, now):
+                known[key] = subkeys
+        return known
 
     async def _join(self) -> tuple[DhtNode, Lookup]:
         """Give a node that knows peers."""
@@ -203,7 +227,9 @@ class SwarmReader:
     async def _start_node(self) -> DhtNode:
         self._refuse_if_closed()
         node = await DhtNode.open(self._initial_peers, identity_path=self._identity_path)
+        node.traffic = self.traffic
         self._node, self._lookup = node, Lookup(node)
+        self._doubtless, self._readings_since_thorough = set(), _THOROUGH_EVERY
         if self._closed:
             await self._drop_node()
         self._refuse_if_closed()
@@ -250,13 +276,14 @@ class SwarmReader:
                     if len(names) > _MAX_SERVERS:
                         break
                     known = self._with_memory(key, found[key], now)
-                    values, undecoded = await known.values(now)
-                    servers, unaccepted = await _parse(values)
-                    rejected += undecoded + unaccepted
-                    names.update(servers)
-                    blocks.append(BlockReading(key, _reading(found[key], servers), servers))
-                    await _note_expirations(expirations, known.records, servers)
+                    checked = await self._checking.check(known.records, now)
+                    rejected += checked.rejected + Counter(found[key].rejected)
+                    names.update(checked.servers)
+                    blocks.append(BlockReading(key, _reading(found[key], checked.servers), checked.servers))
+                    for peer_id, end in checked.expirations.items():
+                        expirations[peer_id] = max(end, expirations.get(peer_id, 0.0))
         blocks += [BlockReading(key, KeyReading.UNKNOWN, {}) for key in self._keys[len(blocks) :]]
+        self._checking.end()
         overdue = self._renewals.overdue(expirations, now)
         return SwarmSnapshot(self._dht_prefix, self._first_block, tuple(blocks), read_at, rejected, overdue)
 
@@ -264,48 +291,12 @@ class SwarmReader:
         return replace(found, records=self._memory.merge(key, found.records, now))
 
 
-async def _parse(values: Mapping[object, object]) -> tuple[dict[str, ServerInfo], Counter[str]]:
-    """Check the records under one key; lets the event loop turn now and then, since there may be a flood of them."""
-    accepted: dict[str, ServerInfo] = {}
-    rejected: Counter[str] = Counter()
-    left = iter(values.items())
-    while some := dict(itertools.islice(left, _RECORDS_AT_ONCE)):
-        servers, unaccepted = parse_block_records(some)
-        credible = {peer_id: info for peer_id, info in servers.items() if info.throughput <= _MAX_RPS}
-        unaccepted[RejectionReason.THROUGHPUT.value] += len(servers) - len(credible)
-        accepted |= credible
-        rejected += unaccepted
-        await asyncio.sleep(0)
-    return accepted, +rejected
-
-
-async def _note_expirations(
-    expirations: dict[str, float], records: Mapping[object, RawRecord], servers: Mapping[str, ServerInfo]
-) -> None:
-    """Note when the records of those end who are there; of several records of one server the last counts."""
-    for count, (subkey, record) in enumerate(records.items()):
-        if count % _RECORDS_AT_ONCE == 0:
-            await asyncio.sleep(0)
-        with suppress(RecordRejected):
-            peer_id = parse_peer_id(subkey)
-            info = servers.get(peer_id)
-            if info is not None and info.state is not ServerState.OFFLINE:
-                expirations[peer_id] = max(record.expiration, expirations.get(peer_id, 0.0))
-
-
 def _reading(found: Found, servers: Mapping[str, ServerInfo]) -> KeyReading:
     """Say how a key was read, by what this reading found and what all readings know."""
     if found.overflowed:
         return KeyReading.UNKNOWN  # whoever flooded the key may have hidden others by that
-    if servers and (found.conclusive or any(_names_one(subkey, servers) for subkey in found.records)):
+    if servers and (found.conclusive or names_one(found.records, servers)):
         return KeyReading.OK
     if not found.conclusive:
         return KeyReading.UNKNOWN
     return KeyReading.OK if found.records else KeyReading.ABSENT
-
-
-def _names_one(subkey: object, servers: Mapping[str, ServerInfo]) -> bool:
-    try:
-        return parse_peer_id(subkey) in servers
-    except RecordRejected:
-        return False
