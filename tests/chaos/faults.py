@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 from swarmkeel.control.protocol import ServerPhase, ServerStatus
@@ -90,23 +90,32 @@ class Kind:
         hides: See `Fault`.
         invents: See `Fault`.
         of_all: It strikes all, so that no server's own peace is needed.
+        of_peers: It strikes the first peers of the DHT, one such fault at a time.
     """
 
     strike: Callable[[Scene, Slot], Awaitable[None]]
     hides: bool = False
     invents: bool = False
     of_all: bool = False
+    of_peers: bool = False
 
 
 async def strike(scene: Scene, name: str, slot: Slot) -> None:
     """Let one fault happen from its beginning to its end, and note it."""
     kind = KINDS[name]
-    async with scene.peers_free if kind.of_all else slot.free:
+    async with _peace(scene, kind, slot):
         fault = Fault(name, "" if kind.of_all else slot.name, time.time(), hides=kind.hides, invents=kind.invents)
         place = len(scene.faults)
         scene.faults.append(fault)
         await kind.strike(scene, slot)
         scene.faults[place] = replace(fault, ended=time.time())
+
+
+def _peace(scene: Scene, kind: Kind, slot: Slot) -> AbstractAsyncContextManager[None]:
+    """Keep other faults away from what this one strikes."""
+    if kind.of_peers:
+        return scene.peers_free
+    return nullcontext() if kind.of_all else slot.free
 
 
 # ---------------------------------------------------------------- the sidecar's process
@@ -250,22 +259,35 @@ async def crash_server_again_and_again(scene: Scene, slot: Slot) -> None:
 
 async def _comes_back(scene: Scene, slot: Slot, most: float = 30) -> None:
     """Start it again after a while: sometimes before its records are gone, sometimes long after."""
-    scene.lives[slot.name].gone.append(time.time())
-    scene.crashes += 1
+    _note_crash(scene, slot)
     await asyncio.sleep(scene.seconds(0, most))
     await scene.swarm.start_server(slot, idle=scene.rng.random() < 0.5)
 
 
+def _note_crash(scene: Scene, slot: Slot) -> None:
+    scene.lives[slot.name].gone.append(time.time())
+    scene.crashes += 1
+
+
 async def hang_in_joining(scene: Scene, slot: Slot) -> None:
-    """Whatever it is told to load, it comes to no end; it is told to load something if it can be arranged."""
-    Orders(hanging=tuple(range(scene.swarm.total_blocks))).give(slot.folder)
-    await asyncio.sleep(scene.seconds(15, 40))
-    Orders().give(slot.folder)
+    """Whatever it is told to load, it comes to no end."""
+    await _misload(scene, slot, Orders(hanging=tuple(range(scene.swarm.total_blocks))))
 
 
 async def fail_to_load(scene: Scene, slot: Slot) -> None:
     half = scene.rng.sample(range(scene.swarm.total_blocks), scene.swarm.total_blocks // 2)
-    Orders(failing=tuple(half)).give(slot.folder)
+    await _misload(scene, slot, Orders(failing=tuple(half)))
+
+
+async def _misload(scene: Scene, slot: Slot, orders: Orders) -> None:
+    """Keep a server from loading: one that may be told to move, or one that has no blocks and certainly is told."""
+    if scene.rng.random() < 0.5:
+        async with scene.servers_down:
+            await scene.swarm.crash_server(slot)
+            _note_crash(scene, slot)
+            await scene.swarm.start_server(slot, idle=True, orders=orders)
+    else:
+        orders.give(slot.folder)
     await asyncio.sleep(scene.seconds(15, 40))
     Orders().give(slot.folder)
 
@@ -510,9 +532,9 @@ KINDS: dict[str, Kind] = {
     "control socket replaced": Kind(replace_the_socket),
     "control socket never answers": Kind(never_answer),
     "control socket answers byte by byte": Kind(answer_byte_by_byte),
-    "bootstrap peers gone": Kind(lose_bootstrap_peers, hides=True, of_all=True),
-    "p2pd of the bootstrap peers frozen": Kind(freeze_bootstrap_peers, hides=True, of_all=True),
-    "records lost": Kind(forget_records, hides=True, of_all=True),
+    "bootstrap peers gone": Kind(lose_bootstrap_peers, hides=True, of_all=True, of_peers=True),
+    "p2pd of the bootstrap peers frozen": Kind(freeze_bootstrap_peers, hides=True, of_all=True, of_peers=True),
+    "records lost": Kind(forget_records, hides=True, of_all=True, of_peers=True),
     "half of the keys unreadable": Kind(make_keys_unreadable, hides=True, of_all=True),
     "hostile records": Kind(plant_junk, of_all=True),
     "a server that is not there": Kind(boast, invents=True, of_all=True),

@@ -141,7 +141,7 @@ class Report:
         yield f"{'faults injected':32}{sum(self.faults.values())} of {len(self.faults)} kinds"
         yield f"{'checks':32}{self.checks:,}"
         most = max(judgement.moves.values(), default=0)
-        yield f"{'moves':32}{sum(judgement.moves.values())}, of one server at most {most}; ways back {judgement.fallbacks}"
+        yield f"{'moves':32}{sum(judgement.moves.values())}, of one server at most {most}; {judgement.failed} failed, {judgement.fallbacks} ways back"
         yield f"{'moves that uncovered blocks':32}{len(judgement.uncoverings)}"
         for why, count in count_reasons(judgement.uncoverings).items():
             yield f"  {count:3} {why}"

@@ -79,6 +79,12 @@ class Options:
     folder: Path
     kinds: tuple[str, ...]
 
+    @property
+    def repeat(self) -> str:
+        """The command that strikes the same servers with the same faults again."""
+        kinds = "" if len(self.kinds) == len(KINDS) else f" --kinds '{','.join(self.kinds)}'"
+        return f'make chaos ARGS="--seed {self.seed} --minutes {self.minutes:g} --servers {self.servers}{kinds}"'
+
 
 class Chaos:
     """One run.
@@ -138,8 +144,11 @@ class Chaos:
                     waiting = rng.sample(kinds, len(kinds))
                 # Servers that come and go give the others something to move for.
                 kind = CHURN if rng.random() < CHURN_RATIO else waiting.pop()
-                slot = rng.choice(self._swarm.slots)
+                place = rng.randrange(len(self._swarm.slots))
                 await at_once.acquire()
+                # The next one that no other fault has to itself.
+                slots = self._swarm.slots[place:] + self._swarm.slots[:place]
+                slot = next((slot for slot in slots if not slot.free.locked()), slots[0])
                 self._tell(f"{kind}{'' if KINDS[kind].of_all else f', {slot.name}'}")
                 task = striking.create_task(strike(self.scene, kind, slot))
                 task.add_done_callback(lambda _: at_once.release())
@@ -265,7 +274,7 @@ async def chaos(options: Options) -> int:
         seed=options.seed,
         minutes=options.minutes,
         servers=options.servers,
-        repeat=f'make chaos ARGS="--seed {options.seed} --minutes {options.minutes:g} --servers {options.servers}"',
+        repeat=options.repeat,
         faults=dict(sorted(Counter(fault.kind for fault in run.scene.faults).items())),
         judgement=judge(run.scene.lives, run.scene.faults, RULES),
         checks=checks,

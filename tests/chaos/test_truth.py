@@ -67,6 +67,7 @@ def test_a_swarm_in_order_breaks_no_rule() -> None:
     found = judged(own=server(*moves))
     assert found.violations == ()
     assert found.moves == {"high": 0, "low": 0, "own": 3}
+    assert (found.failed, found.fallbacks) == (1, 0)
     assert found.uncoverings == ()
 
 

@@ -214,12 +214,14 @@ class Judgement:
 
     Attributes:
         moves: Moves that each server began.
+        failed: Restarts of all servers that failed.
         fallbacks: Ways back that all servers began.
         uncoverings: Moves that left blocks which nobody else served, all of them.
         violations: What must never happen, in words.
     """
 
     moves: Mapping[str, int]
+    failed: int
     fallbacks: int
     uncoverings: tuple[Uncovering, ...]
     violations: tuple[str, ...]
@@ -241,6 +243,7 @@ def judge(lives: Mapping[str, Life], faults: Sequence[Fault], rules: Rules) -> J
     ]
     return Judgement(
         moves={name: len({one.id for one in _begun(own) if not one.is_fallback}) for name, own in asked.items()},
+        failed=sum(len({one.restart for one in own if one.failed}) for own in stretches.values()),
         fallbacks=sum(one.is_fallback for own in asked.values() for one in _begun(own)),
         uncoverings=tuple(uncoverings),
         violations=tuple(violations),

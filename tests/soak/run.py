@@ -36,17 +36,16 @@ from tests.support.resources import p2pd_of, processes_with, usage
 from tests.support.watched_server import Orders
 
 TOTAL_BLOCKS: Final = 8
-PLANS: Final = tuple(
-    ServerPlan(f"server-{number}", blocks, rps, 0)
-    for number, (blocks, rps) in enumerate([(3, 8), (4, 8), (4, 9), (5, 10)])
-)
+_SIZES: Final = ((3, 8.0), (4, 8.0), (4, 9.0), (5, 10.0), (3, 12.0), (4, 11.0))
+PLANS: Final = tuple(ServerPlan(f"server-{number}", blocks, rps, 0) for number, (blocks, rps) in enumerate(_SIZES))
 JOURNAL_MEGABYTES: Final = 4
 JOURNAL_SLACK_MEGABYTES: Final = 14
 """Above its limit, with its neighbours: what is written between two looks at its size, and the write-ahead log (8 MB)."""
 SAMPLE_SECONDS: Final = 10.0
 RESTLESS_SECONDS: Final = 1.0
-RESTLESS_PEERS: Final = "abcdefgh"
-FAILURE_SECONDS: Final = (5.0, 20.0)
+RESTLESS_PEERS: Final = "abcd"
+FAILURE_CHECKS: Final = (50, 250)
+"""After so many checks of all sidecars together the next failure comes."""
 SECTIONS: Final = settings_of(
     swarm={"read_timeout": 5},
     balance={"policy": "coordinated", "load_seconds": 1, "check_period": 0.3, "check_jitter": 0.2},
@@ -168,7 +167,9 @@ class Soak:
         """Have one failure after the other, so that there is always something to move."""
         kinds = [self._crash, self._leave, self._fail_to_load, self._lose_p2pd]
         while True:
-            await asyncio.sleep(self._random.uniform(*FAILURE_SECONDS))
+            due = self.checks + self._random.randint(*FAILURE_CHECKS)
+            while self.checks < due:
+                await asyncio.sleep(1)
             kind, slot = self._random.choice(kinds), self._random.choice(self._swarm.slots)
             name = kind.__name__.strip("_").replace("_", " ")
             self.failures[name] = self.failures.get(name, 0) + 1
@@ -176,14 +177,14 @@ class Soak:
 
     async def _crash(self, slot: Slot) -> None:
         await self._swarm.crash_server(slot)
-        await asyncio.sleep(self._random.uniform(1, 15))
+        await asyncio.sleep(self._random.uniform(1, 20))
         await self._swarm.start_server(slot)
 
     async def _leave(self, slot: Slot) -> None:
         server, slot.server = slot.server, None
         assert server is not None
         await server.end()
-        await asyncio.sleep(self._random.uniform(1, 15))
+        await asyncio.sleep(self._random.uniform(1, 20))
         await self._swarm.start_server(slot)
 
     async def _fail_to_load(self, slot: Slot) -> None:
@@ -241,8 +242,8 @@ def report_of(soak: Soak, courses: Sequence[Course], left: int, broken: str | No
 
 async def soak(options: Options) -> int:
     """Run one soak, write its report, and give the exit code."""
-    speed = Speed(load=0.7, download=0.5, update_period=1.5, lifetime=6)
-    async with LiveSwarm(PLANS, total_blocks=TOTAL_BLOCKS, speed=speed, sections=SECTIONS) as swarm:
+    speed = Speed(load=0.7, download=0.5, update_period=3, lifetime=9)
+    async with LiveSwarm(PLANS, total_blocks=TOTAL_BLOCKS, speed=speed, sections=SECTIONS, peers=1) as swarm:
         run, broken = Soak(options, swarm), None
         try:
             await run.run()

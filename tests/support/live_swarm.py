@@ -114,6 +114,8 @@ class LiveSwarm:
         total_blocks: Blocks of the model.
         speed: How fast servers live.
         sections: The sidecars' configuration beside where everything is.
+        model: Name of the model.
+        peers: How many peers of the DHT there are beside the servers.
 
     Attributes:
         folder: Everything written is in here; removed in the end.
@@ -130,13 +132,14 @@ class LiveSwarm:
         speed: Speed,
         sections: Sections,
         model: str = "tiny",
+        peers: int = 3,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sk-"))
         self.temporary = self.folder / "tmp"
         self.model = model
         self.total_blocks = total_blocks
         self.speed = speed
-        self.peers = DhtPeers(3)
+        self.peers = DhtPeers(peers)
         self.slots = [Slot(plan, self.folder / str(number)) for number, plan in enumerate(plans)]
         self._sections = sections
         self._former_temporary: str | None = None
@@ -199,9 +202,9 @@ class LiveSwarm:
             for slot in self.slots:
                 starting.create_task(self.start_sidecar(slot))
 
-    async def start_server(self, slot: Slot, *, idle: bool = False) -> None:
+    async def start_server(self, slot: Slot, *, idle: bool = False, orders: Orders | None = None) -> None:
         """Start a server, on its first blocks or on none, and wait until it is in the DHT and its socket is open."""
-        Orders().give(slot.folder)
+        (orders or Orders()).give(slot.folder)
         plan, speed = slot.plan, self.speed
         settings = StandInSettings(
             socket=slot.socket,
