@@ -14,7 +14,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/swarmkeel/bin/pip install --no-deps hivemind \
     && /opt/swarmkeel/bin/python needs.py > needs.txt \
     && /opt/swarmkeel/bin/pip install --requirement needs.txt
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
 COPY src src
 # Once all is installed, nothing can be installed any more; numpy's and scipy's own tests stay behind, too.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \

@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from swarmkeel import (
     compute_throughputs,
     should_choose_other_blocks,
 )
+from swarmkeel.balance import imbalance
 from swarmkeel.balance.imbalance import check_imbalance
 
 with gzip.open(Path(__file__).parents[1] / "data" / "petals_block_selection.jsonl.gz", "rt") as _lines:
@@ -31,6 +33,16 @@ def answer_or_error(call: Any) -> Any:
         return call()
     except Exception as error:  # noqa: BLE001 - whichever it is, is the answer
         return {kind.__name__ for kind in type(error).__mro__}
+
+
+def decide(case: dict[str, Any], modules: list[RemoteModuleInfo[str]]) -> bool:
+    rng = np.random.RandomState(case["np_seed"])
+    return should_choose_other_blocks(case["local_peer_id"], modules, case["balance_quality"], rng=rng)
+
+
+def decide_without_kernel(case: dict[str, Any], modules: list[RemoteModuleInfo[str]]) -> bool:
+    with mock.patch.object(imbalance, "compiled", None):
+        return decide(case, modules)
 
 
 def test_there_are_as_many_cases_as_were_recorded() -> None:
@@ -52,17 +64,8 @@ def test_answers_as_petals_does(case: dict[str, Any]) -> None:
     assert [throughput.hex() for throughput in throughputs.tolist()] == expected["throughputs"]
     for name, answer in (
         ("choose_best_blocks", answer_or_error(lambda: choose_best_blocks(case["num_blocks"], modules))),
-        (
-            "should_choose_other_blocks",
-            answer_or_error(
-                lambda: should_choose_other_blocks(
-                    case["local_peer_id"],
-                    modules,
-                    case["balance_quality"],
-                    rng=np.random.RandomState(case["np_seed"]),
-                )
-            ),
-        ),
+        ("should_choose_other_blocks", answer_or_error(lambda: decide(case, modules))),
+        ("should_choose_other_blocks", answer_or_error(lambda: decide_without_kernel(case, modules))),
     ):
         if isinstance(answer, set):
             assert expected[name] in answer

@@ -1,9 +1,13 @@
-"""Whether a server should leave its blocks for others: Petals' imbalance check, with its randomness as a parameter."""
+"""Whether a server should leave its blocks for others: Petals' imbalance check, with its randomness as a parameter.
+
+The search for a steady placement is written twice: here with numpy, and in `kernel.c`, which is some twenty times as fast.
+Both give the same bits; where the compiled one is not installed, or a swarm is not for it, this one goes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -15,6 +19,14 @@ from swarmkeel.balance.throughput import compute_throughputs
 from swarmkeel.errors import SwarmkeelError
 from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.remote import ModuleServers, Peer, RemoteSpanInfo, compute_spans, peer_text
+
+compiled: Callable[..., int] | None
+try:
+    from swarmkeel.balance._kernel import move_in_turn
+except ImportError:  # installed where there was no compiler
+    compiled = None
+else:
+    compiled = move_in_turn
 
 EPSILON: Final = 1e-3
 """Petals' one tolerance: in RPS for "covered at all", as a share of a server's own throughput for "its place is as
@@ -28,6 +40,10 @@ about for thousands of rounds. In random swarms of up to 1,000 servers and 126 b
 RPS it ended after 2 to 4 rounds as a rule and after 30 at most (`benchmarks/search_rounds.py`); 200 leave room, and
 end the check of such a swarm after about a second.
 """
+
+
+_LARGEST_SUM: Final = 1e300
+"""RPS of a whole swarm up to which no sum of it overflows; infinities and what follows from them are numpy's business."""
 
 
 class OwnSpanMissingError(SwarmkeelError, AssertionError):
@@ -123,24 +139,74 @@ class _Placement:
         return moved
 
 
+class _Placements:
+    """All servers during the search."""
+
+    def __init__(self, spans: Sequence[RemoteSpanInfo[Peer]], throughputs: NDArray[np.float64]) -> None:
+        self._placements = [_Placement(span, throughputs) for span in spans]
+        self._throughputs = throughputs
+
+    def move_in_turn(self, order: NDArray[np.int64]) -> bool:
+        """Let all take their best places in this order; says whether any has moved."""
+        moved = False
+        for index in order.tolist():
+            placement = self._placements[index]
+            placement.take_out()
+            if placement.put_in(find_best_start(self._throughputs, placement.length)):
+                moved = True
+        return moved
+
+
+class _CompiledPlacements:
+    """The same by the kernel.
+
+    Raises:
+        ValueError: If a span is not within the blocks, as hostile records can make it, or sums might overflow.
+    """
+
+    def __init__(
+        self, move: Callable[..., int], spans: Sequence[RemoteSpanInfo[Peer]], throughputs: NDArray[np.float64]
+    ) -> None:
+        if any(not 0 <= span.start < span.end <= len(throughputs) for span in spans):
+            raise ValueError("a span is not within the blocks")
+        count = len(spans)
+        self._shares = np.fromiter((span.throughput for span in spans), np.float64, count)
+        if not self._shares.sum() < _LARGEST_SUM:
+            raise ValueError("throughputs might overflow")
+        self._move = move
+        self._throughputs = throughputs
+        self._starts = np.fromiter((span.start for span in spans), np.int64, count)
+        self._lengths = np.fromiter((span.length for span in spans), np.int64, count)
+
+    def move_in_turn(self, order: NDArray[np.int64]) -> bool:
+        """See `_Placements.move_in_turn`."""
+        return self._move(self._throughputs, self._starts, self._lengths, self._shares, order, EPSILON) > 0
+
+
+def _place(
+    spans: Sequence[RemoteSpanInfo[Peer]], throughputs: NDArray[np.float64]
+) -> _Placements | _CompiledPlacements:
+    if compiled is not None:
+        try:
+            return _CompiledPlacements(compiled, spans, throughputs)
+        except ValueError:
+            pass
+    return _Placements(spans, throughputs)
+
+
 def _settle(
-    placements: Sequence[_Placement], throughputs: NDArray[np.float64], rng: np.random.RandomState
+    spans: Sequence[RemoteSpanInfo[Peer]], throughputs: NDArray[np.float64], rng: np.random.RandomState
 ) -> int | None:
     """Let all servers take their best places in turn, until a whole round moves nobody.
 
     Returns:
         The number of rounds; None where the bound on them was hit.
     """
+    placements = _place(spans, throughputs)
     for rounds in range(1, MAX_ROUNDS + 1):
-        order = np.arange(len(placements))
+        order = np.arange(len(spans))
         rng.shuffle(order)  # draws as Petals does when it shuffles the list of peer ids
-        moved = False
-        for index in order.tolist():
-            placement = placements[index]
-            placement.take_out()
-            if placement.put_in(find_best_start(throughputs, placement.length)):
-                moved = True
-        if not moved:
+        if not placements.move_in_turn(order):
             return rounds
     return None
 
@@ -185,9 +251,8 @@ def _search(
 ) -> ImbalanceCheck:
     throughputs = compute_throughputs(spans, total_blocks=total_blocks)
     initial = float(throughputs.min())
-    placements = {peer_id: _Placement(span, throughputs) for peer_id, span in spans.items()}
-
-    own = placements[local_peer_id]
+    own_span = spans[local_peer_id]
+    own = _Placement(own_span, throughputs)
     own.take_out()
     if initial > EPSILON and throughputs.min() <= 0:
         uncovered = int(np.argmax(throughputs <= 0))
@@ -195,7 +260,8 @@ def _search(
     if not own.put_in(find_best_start(throughputs, own.length)):
         return ImbalanceCheck(ImbalanceReason.ALREADY_AT_BEST_PLACE, initial)
 
-    rounds = _settle(list(placements.values()), throughputs, rng)
+    moved = replace(own_span, start=own.start, end=own.start + own.length)
+    rounds = _settle([*{**spans, local_peer_id: moved}.values()], throughputs, rng)
     if rounds is None:
         return ImbalanceCheck(ImbalanceReason.NO_STEADY_PLACEMENT, initial, rounds=MAX_ROUNDS)
     reached = float(throughputs.min())
