@@ -32,7 +32,7 @@ $(VENV)/bin/python:
 # gigabytes larger, is drawn in. They also hold for what builds the package; newer versions of pip read the second name.
 $(INSTALLED): export PIP_CONSTRAINT := constraints.txt
 $(INSTALLED): export PIP_BUILD_CONSTRAINT := constraints.txt
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/swarmkeel/balance/kernel.c | $(VENV)/bin/python
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing into $(VENV); the first time this takes a minute or two ..."
 	@$(RUN) pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -126,6 +126,9 @@ soak: $(INSTALLED) ## Have sidecars make 10,000 checks, and write what that took
 audit: $(INSTALLED) ## Ask for known vulnerabilities of everything installed here; fails where nobody could be asked.
 	@$(RUN) tools.audit $(ARGS)
 
+test-bounds: $(INSTALLED) ## Test with the lowest and the newest versions that pyproject.toml allows; takes some minutes.
+	@$(RUN) tools.bounds $(ARGS)
+
 docs-generate: $(INSTALLED) ## Write the pages and files that follow from the code.
 	@$(RUN) tools.documents
 
@@ -141,7 +144,6 @@ dist: export PIP_BUILD_CONSTRAINT := constraints.txt
 dist: $(INSTALLED) ## Build wheel and sdist into dist, check them, and run the demo from the wheel in an empty environment.
 	@rm -rf dist
 	@$(RUN) build --outdir dist
-	@SWARMKEEL_PURE=1 $(RUN) build --wheel --outdir dist # for where the compiled one does not fit
 	@$(RUN) twine check --strict dist/*
 	@env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT PYTHON=$(VENV)/bin/python sh tools/try_wheel.sh dist/*.whl
 
