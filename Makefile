@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability coverage chaos chaos-figures soak audit test-bounds screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability coverage chaos chaos-figures soak audit test-bounds mutation screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,7 +32,7 @@ $(VENV)/bin/python:
 # gigabytes larger, is drawn in. They also hold for what builds the package; newer versions of pip read the second name.
 $(INSTALLED): export PIP_CONSTRAINT := constraints.txt
 $(INSTALLED): export PIP_BUILD_CONSTRAINT := constraints.txt
-$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/swarmkeel/balance/kernel.c | $(VENV)/bin/python
 	@echo "Installing into $(VENV); the first time this takes a minute or two ..."
 	@$(RUN) pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -129,6 +129,9 @@ audit: $(INSTALLED) ## Ask for known vulnerabilities of everything installed her
 test-bounds: $(INSTALLED) ## Test with the lowest and the newest versions that pyproject.toml allows; takes some minutes.
 	@$(RUN) tools.bounds $(ARGS)
 
+mutation: $(INSTALLED) ## Break what decides in small ways and see whether a test notices; writes docs/mutation.md; takes hours.
+	@nice -n 10 $(RUN) tools.mutation $(ARGS)
+
 docs-generate: $(INSTALLED) ## Write the pages and files that follow from the code.
 	@$(RUN) tools.documents
 
@@ -144,6 +147,7 @@ dist: export PIP_BUILD_CONSTRAINT := constraints.txt
 dist: $(INSTALLED) ## Build wheel and sdist into dist, check them, and run the demo from the wheel in an empty environment.
 	@rm -rf dist
 	@$(RUN) build --outdir dist
+	@SWARMKEEL_PURE=1 $(RUN) build --wheel --outdir dist # for where the compiled one does not fit
 	@$(RUN) twine check --strict dist/*
 	@env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT PYTHON=$(VENV)/bin/python sh tools/try_wheel.sh dist/*.whl
 

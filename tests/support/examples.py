@@ -6,6 +6,8 @@ from hypothesis import settings
 
 settings.register_profile("swarmkeel", deadline=None, max_examples=100)  # a busy machine is no mistake of the code
 settings.register_profile("thorough", deadline=None, max_examples=2000)
+# Hundreds of times in a row, and each time the same (`make mutation`).
+settings.register_profile("mutation", deadline=None, max_examples=25, derandomize=True, database=None)
 
 
 def examples(share: float) -> settings:

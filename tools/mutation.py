@@ -1,0 +1,289 @@
+"""Test the tests: `make mutation` breaks the code in small ways, one at a time, and sees whether a test fails.
+
+mutmut makes the mutants and runs the tests, in a copy of the checkout under build/mutation. What it finds is kept in
+`measured.json`, so that one module can be measured anew without the others; `explained.toml`, kept by hand, says of each
+mutant that no test notices why none needs to. The page docs/mutation.md is written from both. It ends with exit code 1
+if a survivor has no explanation, or an explanation no survivor.
+
+    make mutation                             everything that has tests named below; takes hours
+    make mutation ARGS=daemon/move            one module; several by several words
+    make mutation ARGS=--page                 writes the page only
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[1]
+WORK: Final = ROOT / "build" / "mutation"
+PACKAGE: Final = ROOT / "src" / "swarmkeel"
+KEPT: Final = ROOT / "tests" / "mutation"
+MEASURED: Final = KEPT / "measured.json"
+EXPLAINED: Final = KEPT / "explained.toml"
+PAGE: Final = ROOT / "docs" / "mutation.md"
+BEGIN: Final = "<!-- the results: written by make mutation -->"
+END: Final = "<!-- the end of the results -->"
+
+TESTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "daemon/move": (
+        "tests/daemon/test_move.py",
+        "tests/daemon/test_move_machine.py::test_no_observation_that_anyone_could_make_up_breaks_the_machine",
+    ),
+    "daemon/guard": ("tests/daemon/test_guard.py",),
+    "balance/coverage": ("tests/balance/test_coverage.py",),
+    "balance/throughput": ("tests/balance/test_throughput.py",),
+    "balance/selection": ("tests/balance/test_selection.py", "tests/balance/test_golden.py"),
+    "balance/imbalance": ("tests/balance/test_imbalance.py", "tests/balance/test_golden.py"),
+    "balance/shapes": ("tests/balance/test_shapes.py",),
+    "balance/bound": ("tests/balance/test_bound.py",),
+    "balance/staging": ("tests/balance/test_staging.py",),
+    "balance/decision": ("tests/balance/test_decision.py",),
+    "balance/layout": ("tests/balance/test_layout.py",),
+    "balance/petals": ("tests/balance/test_petals_policy.py",),
+    "balance/coordination": ("tests/balance/test_coordination.py",),
+    "balance/coordinated": ("tests/balance/test_coordinated_policy.py",),
+}
+"""Which tests each module is measured by: those written for it, quick and without a swarm. mutmut runs for each mutant
+those that reach its function, the quickest first, until one fails."""
+
+_SETTINGS: Final = """
+[tool.mutmut]
+source_paths = ["src"]
+only_mutate = ["src/swarmkeel/{module}.py"]
+use_git_change_detection = false
+# Time is told by the clock: a machine that has other work to do makes no mutant hang.
+timeout_multiplier = 60.0
+timeout_constant = 120.0
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutation"]
+pytest_add_cli_args_test_selection = {tests}
+"""
+
+_KILLED: Final = frozenset({1, 3})
+_TIMED_OUT: Final = frozenset({-24, 24, 36, 152, 255})
+_FUNCTION: Final = re.compile(r"\.x(?:ǁ(?P<owner>\w+)ǁ|_)(?P<name>\w+)__mutmut_\d+$")
+
+
+@dataclass(frozen=True, order=True)
+class Mutant:
+    """A change that was made to a module, known by what it changes and not by its place.
+
+    Attributes:
+        module: The module, as `balance/coverage`.
+        function: Its function, or its class and method.
+        before: The lines that it takes away, without their indentation.
+        after: The lines that it puts there.
+    """
+
+    module: str
+    function: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of the mutants of one module.
+
+    Attributes:
+        source: Digest of the module when it was measured.
+        mutants: How many there were.
+        killed: How many made a test fail.
+        timed_out: How many made the tests run without an end.
+        survivors: Those that no test noticed; two that change equal lines of one function alike are one.
+    """
+
+    source: str
+    mutants: int
+    killed: int
+    timed_out: int
+    survivors: tuple[Mutant, ...]
+
+    @property
+    def score(self) -> float:
+        """Share of the mutants that were noticed, between 0 and 1."""
+        return (self.killed + self.timed_out) / self.mutants if self.mutants else 1.0
+
+
+def digest(module: str) -> str:
+    """Give a digest of a module's source."""
+    return hashlib.sha256((PACKAGE / f"{module}.py").read_bytes()).hexdigest()[:16]
+
+
+def mutant_of(module: str, name: str, diff: str) -> Mutant:
+    """Read what a mutant changes from mutmut's name and diff of it.
+
+    Raises:
+        ValueError: If the name is not one of mutmut's.
+    """
+    found = _FUNCTION.search(name)
+    if found is None:
+        raise ValueError(f"mutmut names a mutant in a new way: {name}")
+    function = f"{found['owner']}.{found['name']}" if found["owner"] else found["name"]
+    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
+    before, after = ("\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    return Mutant(module, function, before, after)
+
+
+_DIFFS: Final = """
+import json, sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+print(json.dumps({name: get_diff_for_mutant(name) for name in sys.argv[1:]}))
+"""
+"""What mutmut's command `show` says, for many mutants at once."""
+
+
+def _python(*arguments: str) -> str:
+    """Run Python in the copy; gives what it printed.
+
+    Raises:
+        SystemExit: If it failed.
+    """
+    run = subprocess.run(  # noqa: S603 - the one program is named here
+        [sys.executable, *arguments],
+        cwd=WORK,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    if run.returncode != 0:
+        lines = run.stdout.replace("\r", "\n").splitlines()
+        raise SystemExit("\n".join(["mutmut failed:", *lines[-40:]]))
+    return run.stdout
+
+
+def measure(module: str) -> Measured:
+    """Make every mutant of a module and run its tests on each."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    for folder in ("src", "tests", "tools"):
+        shutil.copytree(ROOT / folder, WORK / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = _SETTINGS.format(module=module, tests=json.dumps(TESTS[module]))
+    (WORK / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + settings)
+    source = digest(module)
+    _python("-m", "mutmut", "run", "--max-children", "1")
+    meta = json.loads((WORK / "mutants" / "src" / "swarmkeel" / f"{module}.py.meta").read_text())
+    ends: dict[str, int | None] = meta["exit_code_by_key"]
+    alive = [name for name, end in ends.items() if end not in _KILLED and end not in _TIMED_OUT]
+    diffs: dict[str, str] = json.loads(_python("-c", _DIFFS, *alive).splitlines()[-1])
+    survivors = {mutant_of(module, name, diff) for name, diff in diffs.items()}
+    return Measured(
+        source,
+        len(ends),
+        sum(end in _KILLED for end in ends.values()),
+        sum(end in _TIMED_OUT for end in ends.values()),
+        tuple(sorted(survivors)),
+    )
+
+
+def read_measured() -> dict[str, Measured]:
+    """Read what was measured so far, by module."""
+    found: dict[str, dict[str, Any]] = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    return {
+        module: Measured(**{**fields, "survivors": tuple(Mutant(**mutant) for mutant in fields["survivors"])})
+        for module, fields in found.items()
+    }
+
+
+def write_measured(measured: Mapping[str, Measured]) -> None:
+    """Keep what was measured."""
+    MEASURED.parent.mkdir(exist_ok=True)
+    kept = {module: asdict(measured[module]) for module in sorted(measured)}
+    MEASURED.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_explained() -> dict[Mutant, str]:
+    """Read why each survivor may survive."""
+    entries = tomllib.loads(EXPLAINED.read_text()).get("survivor", []) if EXPLAINED.exists() else []
+    return {Mutant(one["module"], one["function"], one["before"], one["after"]): one["why"] for one in entries}
+
+
+def complaints(measured: Mapping[str, Measured], explained: Mapping[Mutant, str]) -> list[str]:
+    """Name the survivors that nobody has explained, and the explanations of what does not survive, or of nothing."""
+    survivors = {mutant for module in measured.values() for mutant in module.survivors}
+    return [
+        *(f"no test notices, and nobody explains: {_told(mutant)}" for mutant in sorted(survivors - set(explained))),
+        *(f"explained, but does not survive: {_told(mutant)}" for mutant in sorted(set(explained) - survivors)),
+        *(f"explained by nothing: {_told(mutant)}" for mutant, why in explained.items() if not why.strip()),
+    ]
+
+
+def _told(mutant: Mutant) -> str:
+    return f"{mutant.module}: {mutant.function}: {mutant.before!r} -> {mutant.after!r}"
+
+
+def modules() -> list[str]:
+    """Name every module that is to be measured: all that decide, the guards, and the move's state machine."""
+    decisions = sorted(f"balance/{path.stem}" for path in (PACKAGE / "balance").glob("*.py") if path.stem != "__init__")
+    return [*decisions, "daemon/guard", "daemon/move"]
+
+
+def results(measured: Mapping[str, Measured], explained: Mapping[Mutant, str]) -> str:
+    """Write the part of the page that follows from what was measured."""
+    heads = ("Module", "Mutants", "Killed", "Timed out", "Survived", "Score")
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for module in modules():
+        found = measured.get(module)
+        if found is None:
+            lines.append(f"| `{module}` | not measured | | | | |")
+            continue
+        stale = "" if found.source == digest(module) else ", before its last change"
+        survived = found.mutants - found.killed - found.timed_out
+        score = f"{found.score:.1%}{stale}"
+        lines.append(f"| `{module}` | {found.mutants} | {found.killed} | {found.timed_out} | {survived} | {score} |")
+    survivors = sorted({mutant for found in measured.values() for mutant in found.survivors})
+    lines += ["", "## Survivors", ""]
+    for mutant in survivors:
+        lines += [
+            f"**`{mutant.module}`, `{mutant.function}`**",
+            "",
+            "```diff",
+            *(f"- {line}" for line in mutant.before.splitlines()),
+            *(f"+ {line}" for line in mutant.after.splitlines()),
+            "```",
+            "",
+            explained.get(mutant, "**Not explained.**").strip(),
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def with_results(page: str, written: str) -> str:
+    """Give the page with other results."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{written}\n\n{END}{after}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure the modules that are named, or all; write the page; complain about what is not explained."""
+    measured = read_measured()
+    for module in [] if "--page" in arguments else arguments or TESTS:
+        if module not in TESTS:
+            raise SystemExit(f"no tests are named for {module}: one of {', '.join(TESTS)}")
+        found = measure(module)
+        measured = {**read_measured(), module: found}
+        write_measured(measured)
+        sys.stdout.write(f"{module}: {found.score:.1%} of {found.mutants} mutants noticed\n")
+        sys.stdout.flush()
+    explained = read_explained()
+    PAGE.write_text(with_results(PAGE.read_text(), results(measured, explained)))
+    complained = complaints(measured, explained)
+    sys.stdout.write("".join(f"{line}\n" for line in complained))
+    return 1 if complained else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
