@@ -334,6 +334,18 @@ def _reading_panels(page: _Page) -> None:
     )
     page.lines("Time of checks", "Readings included, of the last hour.", "s", *_quantiles("check_duration_seconds"))
     page.lines(
+        "Longest turn of the event loop",
+        "For so long nothing else that the sidecar does could go on, at worst in the last five to ten minutes.",
+        "s",
+        Query(_own("event_loop_longest_turn_seconds"), "{{instance}}"),
+    )
+    page.lines(
+        "Load on the DHT",
+        "What other peers answered to its questions for keys.",
+        "Bps",
+        Query(f"rate({_own('dht_received_bytes_total')}[10m])", "{{instance}}"),
+    )
+    page.lines(
         "Keys answered",
         "Share of the block keys that the DHT answered in the newest reading.",
         "percentunit",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 LATELY_SECONDS: Final = 300.0
-_COLLECTOR_THRESHOLDS: Final = (20_000, 20, 200)
+_COLLECTOR_THRESHOLDS: Final = (10_000, 10, 400)
 """In place of (700, 10, 10): a whole collection, which takes 10 ms for each 1000 servers or so, after some hundred checks
 and not in every one. Of what a check leaves next to nothing is for the collector: it holds no cycles."""
 
