@@ -16,7 +16,7 @@ PETALS_NEEDS := torch numpy hivemind transformers accelerate huggingface-hub tok
   Dijkstar humanfriendly async-timeout cpufeature speedtest-cli tensor_parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability coverage chaos chaos-figures soak audit test-bounds mutation screenshots bench bench-petals performance evaluate dist image image-base setup-image image-test clean
+.PHONY: help setup setup-tests setup-petals demo test test-thorough test-petals check lint format types layering docs docs-generate reliability coverage chaos chaos-figures soak audit test-bounds mutation screenshots bench bench-dht bench-footprint bench-scale bench-petals performance evaluate dist image image-base setup-image image-test clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -135,8 +135,21 @@ mutation: $(INSTALLED) ## Break what decides in small ways and see whether a tes
 docs-generate: $(INSTALLED) ## Write the pages and files that follow from the code.
 	@$(RUN) tools.documents
 
+# These run for minutes each, with processes of their own; the others of this list are no programs.
+DHT_BENCHES := $(foreach name,dht_farm dht_reading event_loop footprint line_process memory_dht petals_reader scale_dht,benchmarks/$(name).py)
+
+bench-dht: $(INSTALLED) $(PETALS_INSTALLED) ## Read swarms from a real DHT beside Petals' own reading, and large ones in memory.
+	@$(RUN) benchmarks.dht_reading $(ARGS)
+	@$(RUN) benchmarks.event_loop
+
+bench-footprint: $(INSTALLED) ## Measure what one sidecar costs its machine, and fail if that is over the budget.
+	@$(RUN) benchmarks.footprint $(ARGS)
+
+bench-scale: $(INSTALLED) ## Let a swarm with real sidecars on a real DHT grow to 300 servers; takes ten minutes.
+	@$(RUN) benchmarks.scale_dht $(ARGS)
+
 bench: $(INSTALLED) ## Run the benchmarks.
-	@for script in $(filter-out benchmarks/evaluate.py benchmarks/frozen.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+	@for script in $(filter-out benchmarks/evaluate.py benchmarks/frozen.py $(DHT_BENCHES),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
 
 evaluate: $(INSTALLED) ## Compare the policies in every scenario, and write the tables of docs/policy.md; takes long.
 	@$(VENV)/bin/python benchmarks/evaluate.py $(ARGS)

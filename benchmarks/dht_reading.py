@@ -1,4 +1,4 @@
-"""Reading a swarm from a real DHT, beside Petals' own reading of the same: `python -m benchmarks.dht_reading`.
+"""Reading a swarm from a real DHT, beside Petals' own reading of the same: `make bench-dht`.
 
 The peers are in a process of their own (`dht_farm`), Petals' reader in another (`petals_reader`). They are asked in turn:
 Swarmkeel thoroughly, Petals, Swarmkeel as in calm times, so that what else the machine does strikes all.
@@ -23,7 +23,7 @@ from typing import Any, Final
 from benchmarks.line_process import LineProcess, children, cpu_seconds
 from benchmarks.result_file import ROOT, Result, Table, Text, machine, write_result
 from swarmkeel.daemon.logs import configure_logging
-from swarmkeel.daemon.loop_watch import LoopWatch
+from swarmkeel.daemon.loop_watch import LoopWatch, tame_collector
 from swarmkeel.swarm.reader import SwarmReader
 
 PETALS_PYTHON: Final = Path(os.environ.get("PETALS_PYTHON", ROOT / ".venv-petals" / "bin" / "python"))
@@ -201,7 +201,7 @@ copies, two of five, and questions.
         "dht-reading",
         "Reading the swarm, and the load on the DHT",
         30,
-        "python -m benchmarks.dht_reading",
+        "make bench-dht",
         machine(),
         [
             Text(text),
@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="numbers of the cases")
     arguments = parser.parse_args()
     configure_logging("error", "json")
+    tame_collector()
     all_measured = []
     for number in arguments.cases:
         watch = LoopWatch()

@@ -1,4 +1,4 @@
-"""How long a sidecar's event loop stands still in checks of large swarms: `python -m benchmarks.event_loop`.
+"""How long a sidecar's event loop stands still in checks of large swarms: `make bench-dht`.
 
 A whole sidecar runs: reading, checking, deciding, journal, HTTP. Its DHT is one in memory (`memory_dht`), which answers with
 the bytes that real peers would send; the time of making an answer is the benchmark's and is taken off.
@@ -230,7 +230,7 @@ measure the same by the clock.
         "event-loop",
         "The event loop in large swarms",
         31,
-        "python -m benchmarks.event_loop",
+        "make bench-dht",
         machine(),
         [Text(text), Table(columns, rows)],
         {"measured": [asdict(one) for one in all_measured]},

@@ -1,4 +1,4 @@
-"""What one sidecar costs beside its server: `python -m benchmarks.footprint`; exit code 1 if that is over the budget.
+"""What one sidecar costs beside its server: `make bench-footprint`; exit code 1 if that is over the budget.
 
 A real `swarmkeel run` with the default settings, beside a server that does nothing, in a swarm of three live DHT peers with
 50 servers over 80 blocks. The budget is the table in docs/operating.md.

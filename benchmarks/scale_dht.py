@@ -1,4 +1,4 @@
-"""A swarm as large as this machine carries, with real sidecars on a real DHT: `python -m benchmarks.scale_dht`.
+"""A swarm as large as this machine carries, with real sidecars on a real DHT: `make bench-scale`.
 
 The DHT's peers are real (`dht_farm`), and so are the sidecars: `swarmkeel run`, one process and one p2pd each. The servers
 are announcements that the farm renews; those with a sidecar have a control socket too and move when they are told to. The
