@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -120,6 +121,12 @@ def machine(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return described
+
+
+def three_digits(value: float) -> str:
+    """Give a number as it is to be read: three digits that count, and whole numbers whole."""
+    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:,.{digits}f}"
 
 
 def write_result(result: Result, folder: Path = FRESH) -> Path:
