@@ -9,15 +9,18 @@ import argparse
 import asyncio
 import json
 import random
+import sqlite3
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from swarmkeel.balance.decision import Verdict
+from swarmkeel.daemon.journal import Journal
 from swarmkeel.demo.optimum import BestPossible, ask_best_possible
 from swarmkeel.demo.scenario import GOAL, TOTAL_BLOCKS, plan_servers
 from tests.chaos.faults import KINDS, Scene, strike
@@ -129,6 +132,7 @@ class Chaos:
             watching.cancel()
         self._look()
         self._look_at_logs()
+        self._look_at_journals()
         return end, before, after
 
     async def _strike(self) -> None:
@@ -182,6 +186,15 @@ class Chaos:
             for line in slot.sidecar_log.read_text(errors="replace").splitlines():
                 if "Traceback" in line:
                     self._violated(f"{slot.name}: its sidecar ran into a fault of its own: {line[:2000]}")
+
+    def _look_at_journals(self) -> None:
+        for slot in self._swarm.slots:
+            with closing(sqlite3.connect(slot.journal)) as database:
+                if (found := database.execute("PRAGMA integrity_check").fetchone()) != ("ok",):
+                    self._violated(f"{slot.name}: its sidecar's journal is damaged: {found}")
+            with Journal(slot.journal, read_only=True) as journal:
+                for move in journal.unfinished_moves():
+                    self._violated(f"{slot.name}: the move {move.id} has come to no end: it is {move.step.value}")
 
     async def _rest(self, best: BestPossible) -> End:
         """Wait until the swarm is balanced and covered, and stays so with nothing more to do."""

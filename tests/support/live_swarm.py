@@ -60,6 +60,7 @@ class Slot:
         server: Its process; None while it is down on purpose.
         sidecar: The sidecar's process; None while it is down on purpose.
         free: Held by whoever does something to them.
+        beside: The slot whose server this one's sidecar watches in a dry run; None where it has a server of its own.
     """
 
     plan: ServerPlan
@@ -68,14 +69,15 @@ class Slot:
     server: ChildProcess | None = None
     sidecar: ChildProcess | None = None
     free: asyncio.Lock = field(default_factory=asyncio.Lock)
+    beside: Slot | None = None
 
     @property
     def name(self) -> str:
-        return self.plan.name
+        return self.plan.name if self.beside is None else f"{self.plan.name}, {self.folder.name}"
 
     @property
     def socket(self) -> Path:
-        return self.folder / "s"
+        return self.folder / "s" if self.beside is None else self.beside.socket
 
     @property
     def journal(self) -> Path:
@@ -122,6 +124,7 @@ class LiveSwarm:
         temporary: What the processes take for the folder of temporary files.
         peers: Its first DHT peers, through which all others join.
         slots: The servers with their sidecars.
+        watchers: More sidecars, see `start_watchers`.
     """
 
     def __init__(
@@ -141,6 +144,7 @@ class LiveSwarm:
         self.speed = speed
         self.peers = DhtPeers(peers)
         self.slots = [Slot(plan, self.folder / str(number)) for number, plan in enumerate(plans)]
+        self.watchers: list[Slot] = []
         self._sections = sections
         self._former_temporary: str | None = None
         self._is_up = False
@@ -180,8 +184,9 @@ class LiveSwarm:
         if not self._is_up:
             return
         self._is_up = False
-        running = [process for slot in self.slots for process in (slot.sidecar, slot.server) if process is not None]
-        for slot in self.slots:
+        slots = [*self.slots, *self.watchers]
+        running = [process for slot in slots for process in (slot.sidecar, slot.server) if process is not None]
+        for slot in slots:
             slot.sidecar = slot.server = None
         await asyncio.gather(*(process.end() for process in running))
         await self.peers.__aexit__(None, None, None)
@@ -201,6 +206,17 @@ class LiveSwarm:
         async with asyncio.TaskGroup() as starting:
             for slot in self.slots:
                 starting.create_task(self.start_sidecar(slot))
+
+    async def start_watchers(self, of_each: int) -> None:
+        """Start more sidecars beside each server, which tell neither it nor anybody else anything: dry runs of `petals`."""
+        for slot in list(self.slots):
+            for number in range(of_each):
+                watcher = Slot(slot.plan, self.folder / f"{slot.folder.name}-{number}", slot.peer_id, beside=slot)
+                watcher.folder.mkdir(mode=0o700)
+                self.watchers.append(watcher)
+        async with asyncio.TaskGroup() as starting:
+            for watcher in self.watchers:
+                starting.create_task(self.start_sidecar(watcher))
 
     async def start_server(self, slot: Slot, *, idle: bool = False, orders: Orders | None = None) -> None:
         """Start a server, on its first blocks or on none, and wait until it is in the DHT and its socket is open."""
@@ -237,15 +253,11 @@ class LiveSwarm:
         Raises:
             ProcessFailedError: If it ends instead.
         """
-        config = write_config(
-            slot.folder / "c.yaml",
-            slot.socket,
-            self.peers.initial_peers,
-            **{
-                **self._sections,
-                "swarm": {"dht_prefix": self.model, "total_blocks": self.total_blocks, **self._sections["swarm"]},
-            },
-        )
+        swarm = {"dht_prefix": self.model, "total_blocks": self.total_blocks, **self._sections["swarm"]}
+        sections: dict[str, dict[str, object]] = {**self._sections, "swarm": swarm}
+        if slot.beside is not None:
+            sections["balance"] = {**sections.get("balance", {}), "policy": "petals", "dry_run": True}
+        config = write_config(slot.folder / "c.yaml", slot.socket, self.peers.initial_peers, **sections)
         command = [sys.executable, "-m", "swarmkeel", "run", "-c", str(config)]
         said = _count_starts(slot.sidecar_log)
         async with self._starts:
