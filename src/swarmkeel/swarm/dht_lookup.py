@@ -373,7 +373,8 @@ class _Search:
         known = self._records.get(record)
         if known is not None:
             return known, ENTRY_BYTES
+        size = record.size + 2 * ENTRY_BYTES  # it is noted by itself and by its value too
         value = self._values.get(record.value)
         if value is not None:
-            return replace(record, value=value), record.size - len(value)
-        return record, record.size
+            return replace(record, value=value), size - len(value)
+        return record, size
