@@ -5,7 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
-from swarmkeel.daemon.guard import GuardSettings, GuardView, apply_guards, breaker_release, movable_at
+from swarmkeel.daemon.guard import (
+    SECONDS_PER_DAY,
+    Breaker,
+    GuardKind,
+    GuardSettings,
+    GuardView,
+    apply_guards,
+    breaker_release,
+    in_order,
+    look_at_guards,
+    movable_at,
+    view_breaker,
+)
 from swarmkeel.daemon.move import Move, MoveStep
 from swarmkeel.swarm.span import Span
 
@@ -201,3 +213,115 @@ def test_others_are_told_when_the_guards_would_let_the_server_be_moved(
 
 def test_a_server_that_is_only_coming_up_is_not_movable_before_its_minimum_uptime() -> None:
     assert movable_at(view(span_since=None), SETTINGS) == NOW + SETTINGS.minimum_uptime
+
+
+_DAY = tuple(move(MoveStep.DONE, ago) for ago in (4000, 3000, 2000, 1000))
+_SAID = (
+    ({"pinned": True}, Reason(name="pinned"), None),
+    (
+        {"running_restart": "r1"},
+        Reason(name="restart_running", values={"state": "online", "restart": "r1"}),
+        None,
+    ),
+    (
+        {"moves": (move(MoveStep.ABANDONED, 150),)},
+        Reason(name="breaker", values={"failures": 1, "remaining_seconds": 50.0}),
+        NOW + 50,
+    ),
+    # The second of four is the one whose day must be over for two to be left.
+    ({"moves": _DAY}, Reason(name="moves_per_day", values={"moves": 4, "limit": 3}), NOW - 3010 + SECONDS_PER_DAY),
+    (
+        {"moves": (move(MoveStep.DONE, 40),)},
+        Reason(name="cooldown", values={"since_seconds": 40.0, "limit_seconds": 100.0}),
+        NOW + 60,
+    ),
+    (
+        {"span_since": None},
+        Reason(name="minimum_uptime", values={"since_seconds": 0.0, "limit_seconds": 50.0}),
+        NOW + 50,
+    ),
+    (
+        {"servers": 40, "others_moving": 5},
+        Reason(name="too_many_moving", values={"moving": 5, "servers": 40, "limit": 4}),
+        None,
+    ),
+    ({"confirmations": 1}, Reason(name="confirmation", values={"seen": 1, "needed": 2}), None),
+)
+
+
+@pytest.mark.parametrize(("changes", "reason", "releases_at"), _SAID, ids=[reason.name for _, reason, _ in _SAID])
+def test_what_each_guard_says_with_its_numbers_and_when_it_lets_go(
+    changes: dict[str, object], reason: Reason, releases_at: float | None
+) -> None:
+    guarded = apply_guards(wanted(), view(**changes), SETTINGS, dry_run=False)
+    assert guarded.reasons == (reason, *wanted().reasons)
+    readings = {reading.name: reading for reading in look_at_guards(view(**changes), SETTINGS)}
+    assert [name for name, reading in readings.items() if reading.reason is not None] == [reason.name]
+    assert readings[reason.name].reason == reason
+    assert readings[reason.name].releases_at == releases_at
+    assert all(reading.releases_at is None for name, reading in readings.items() if name != reason.name)
+
+
+def test_guards_are_looked_at_in_the_order_in_which_they_are_asked() -> None:
+    kinds = [(reading.name, reading.kind) for reading in look_at_guards(view(), SETTINGS)]
+    assert kinds == [
+        ("pinned", GuardKind.ALWAYS),
+        ("restart_running", GuardKind.ALWAYS),
+        ("breaker", GuardKind.ALWAYS),
+        ("moves_per_day", GuardKind.WHILE_SERVING),
+        ("cooldown", GuardKind.UNLESS_URGENT),
+        ("minimum_uptime", GuardKind.UNLESS_URGENT),
+        ("too_many_moving", GuardKind.UNLESS_URGENT),
+        ("confirmation", GuardKind.UNLESS_URGENT),
+    ]
+
+
+def test_where_no_move_a_day_is_allowed_nobody_knows_when_one_will_be() -> None:
+    none = SETTINGS.model_copy(update={"moves_per_day": 0})
+    held = {reading.name: reading for reading in look_at_guards(view(), none)}["moves_per_day"]
+    assert held.reason == Reason(name="moves_per_day", values={"moves": 0, "limit": 0})
+    assert held.releases_at is None
+    one = SETTINGS.model_copy(update={"moves_per_day": 1, "cooldown": 0})
+    held = {reading.name: reading for reading in look_at_guards(view(moves=(move(MoveStep.DONE, 1),)), one)}[
+        "moves_per_day"
+    ]
+    assert held.releases_at == NOW - 11 + SECONDS_PER_DAY
+
+
+def test_a_dry_run_names_itself_before_what_led_to_the_move() -> None:
+    told = apply_guards(wanted(), view(), SETTINGS, dry_run=True)
+    assert told.reasons == (Reason(name="dry_run"), *wanted().reasons)
+
+
+def test_a_move_that_ended_ahead_of_the_clock_is_older_than_all_that_did_not() -> None:
+    ahead, now, before = (move(MoveStep.DONE, ago) for ago in (-1, 0, 1))
+    assert in_order((now, ahead, before), NOW) == [ahead, before, now]
+
+
+def test_only_moves_that_were_begun_count_for_cooldown_and_day() -> None:
+    abandoned = tuple(move(MoveStep.ABANDONED, ago) for ago in (300, 200, 50))
+    assert holding(view(moves=abandoned)) == ["breaker"]
+    # One move of exactly a day ago does not count any more.
+    day = tuple(move(MoveStep.DONE, ago) for ago in (SECONDS_PER_DAY - 10, 2000, 1000))
+    assert holding(view(moves=day)) == []
+
+
+def test_the_breaker_counts_what_failed_since_the_last_success_whatever_is_still_under_way() -> None:
+    moves = [
+        move(MoveStep.FAILED, 900),
+        move(MoveStep.DONE, 800),
+        move(MoveStep.FAILED, 700),
+        move(MoveStep.FELL_BACK, 600),
+        move(MoveStep.VERIFYING, 500),
+    ]
+    assert breaker_release(moves, SETTINGS) == (2, NOW - 600 + 400)
+    assert view_breaker(moves, SETTINGS, NOW - 300) == Breaker(2, NOW - 200)
+    assert view_breaker(moves, SETTINGS, NOW - 200) == Breaker(2, None)
+    assert view_breaker((), SETTINGS, 0.0) == Breaker(0, None)
+    # It holds for as long as it can hold at most, and a clock that was set back does not make that longer.
+    longest = [move(MoveStep.FAILED, 0)] * 5
+    assert view_breaker(longest, SETTINGS, NOW) == Breaker(5, NOW + 1000)
+    assert view_breaker(longest, SETTINGS, NOW - 1) == Breaker(5, None)
+    row = [move(MoveStep.FAILED, 0)] * 70
+    endless = SETTINGS.model_copy(update={"breaker_max": 1e300})
+    assert breaker_release(row, endless)[1] == NOW + 200 * 2.0**60
