@@ -52,22 +52,22 @@ CASES: Final = (
 
 @dataclass
 class Row:
-    """What one reader needed: medians of all rounds.
+    """What one reader needed for the readings that found all keys.
 
     Attributes:
         seconds: Of each reading.
         cpu: Processor time of each, of the reader with its p2pd.
         calls: Questions that the peers answered, of each.
         megabytes: Of their answers.
-        keys: Keys with servers that were found, at worst.
-        same: Whether all readings found what the others found.
+        keys: Keys with servers that were found, in every reading.
+        digests: Of what was found, of the readings that found all keys.
     """
 
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
-    keys: int = 1 << 30
+    keys: list[int] = field(default_factory=list)
     digests: set[str] = field(default_factory=set)
 
 
@@ -121,16 +121,30 @@ async def measure(case: Case, watch: LoopWatch) -> Measured:
                     after = await farm.ask(load=True)
                     row = rows[name]
                     if number:  # the first of each is to warm up
+                        row.keys.append(read["keys"])
+                    if number and read["keys"] == case.blocks:
                         row.seconds.append(read["seconds"])
                         row.cpu.append(read["cpu"])
                         row.calls.append(after["calls"] - before["calls"])
                         row.megabytes.append((after["bytes"] - before["bytes"]) / 1e6)
-                        row.keys = min(row.keys, read["keys"])
                         row.digests.add(read["digest"])
         finally:
             await reader.close()
     computed = [after[1] - before[1] for before, after in itertools.pairwise(turns) if after[0]]
     return Measured(case, planted, rows, max(turn for turn, _ in turns), max(computed))
+
+
+def _cells(row: Row, petals: Row) -> list[str]:
+    if not row.seconds:
+        return [f"(found {min(row.keys)} to {max(row.keys)} keys)", "-", "-", "-", "-"]
+    ratio = f"{median(row.seconds) / median(petals.seconds):.2f}" if petals.seconds else "-"
+    return [
+        f"{median(row.seconds):.2f} ({min(row.seconds):.2f} to {max(row.seconds):.2f})",
+        ratio,
+        f"{median(row.cpu):.2f}",
+        f"{median(row.calls):.0f}",
+        f"{median(row.megabytes):.1f}",
+    ]
 
 
 def _result(all_measured: Sequence[Measured]) -> Result:
@@ -139,17 +153,12 @@ def _result(all_measured: Sequence[Measured]) -> Result:
         case = measured.case
         petals = measured.rows["Petals"]
         for name, row in measured.rows.items():
-            ratio = median(row.seconds) / median(petals.seconds)
             rows.append(
                 [
                     f"{case.peers} peers, {case.blocks} blocks, {case.servers} servers",
                     name,
-                    f"{row.keys} of {case.blocks}",
-                    f"{median(row.seconds):.2f} ({min(row.seconds):.2f} to {max(row.seconds):.2f})",
-                    f"{ratio:.2f}",
-                    f"{median(row.cpu):.2f}",
-                    f"{median(row.calls):.0f}",
-                    f"{median(row.megabytes):.1f}",
+                    f"{len(row.seconds)} of {len(row.keys)}",
+                    *_cells(row, petals),
                 ]
             )
         turns.append(
@@ -165,7 +174,9 @@ def _result(all_measured: Sequence[Measured]) -> Result:
 Swarmkeel's reader and Petals' own (`get_remote_module_infos(latest=True)`, what a Petals server reads before it decides) read
 the same records from the same live peers on the loopback interface, in turn, after a reading each to warm up. Medians, with
 the smallest and the largest. Processor time is that of the reader and its p2pd; questions and megabytes are counted at the
-peers, answers alone. Both find the same servers unless the number of keys says otherwise.
+peers, answers alone. A *whole* reading found servers under every key; only those are in the other columns, and all of them
+found the same servers. Where a reading was not whole, peers had not answered in hivemind's 3 seconds on a busy machine, or their
+answer would have been over 4 MiB: Petals' reader then takes them for gone, and reads on with fewer of them or with none.
 
 *Thorough* asks all peers that may hold a record, ten a key, as it is done before every move and in one of four readings at
 least. *Calm* is what is done while the swarm is balanced: three of the five peers that hold a key are asked, all of them if
@@ -206,7 +217,16 @@ copies, two of five, and questions.
         [
             Text(text),
             Table(
-                ("swarm", "reader", "keys found", "seconds", "against Petals", "processor seconds", "questions", "MB"),
+                (
+                    "swarm",
+                    "reader",
+                    "whole readings",
+                    "seconds",
+                    "against Petals",
+                    "processor seconds",
+                    "questions",
+                    "MB",
+                ),
                 rows,
             ),
             Text(limit),
@@ -221,7 +241,13 @@ copies, two of five, and questions.
                     "longest_turn": m.longest_turn,
                     "longest_computed": m.longest_computed,
                     "readers": {
-                        name: {"seconds": row.seconds, "cpu": row.cpu, "calls": row.calls, "mb": row.megabytes}
+                        name: {
+                            "keys": row.keys,
+                            "seconds": row.seconds,
+                            "cpu": row.cpu,
+                            "calls": row.calls,
+                            "mb": row.megabytes,
+                        }
                         for name, row in m.rows.items()
                     },
                 }
@@ -246,11 +272,7 @@ def main() -> None:
         all_measured.append(measured)
         print(measured.case, measured.planted, flush=True)
         for name, row in measured.rows.items():
-            print(
-                f"  {name:20} {median(row.seconds):6.2f} s  {median(row.cpu):6.2f} s CPU  {median(row.calls):6.0f}"
-                f" questions {median(row.megabytes):7.1f} MB  {row.keys} keys",
-                flush=True,
-            )
+            print(f"  {name:20} {_cells(row, measured.rows['Petals'])} keys {row.keys}", flush=True)
         same = len(set.union(*(row.digests for row in measured.rows.values()))) == 1
         print(f"  the same servers: {same}; longest turn {measured.longest_computed:.3f} s computing", flush=True)
     print("written to", write_result(_result(all_measured)).relative_to(ROOT))

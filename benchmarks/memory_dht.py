@@ -34,7 +34,8 @@ _NEIGHBOURS: Final = 20
 
 def peer_id(number: int) -> str:
     """Give the base58 text of a peer id that looks like one of libp2p's."""
-    return PeerID(b"\x12\x20" + random.Random(number).randbytes(32)).to_base58()  # noqa: S311 - to be repeatable
+    drawn = random.Random(number).randbytes(32)  # noqa: S311 - to be repeatable
+    return str(PeerID(b"\x12\x20" + drawn).to_base58())
 
 
 def records(servers: int, blocks: int, lengths: tuple[int, int], seed: int = 0) -> dict[int, dict[str, bytes]]:
