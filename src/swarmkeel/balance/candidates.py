@@ -32,8 +32,9 @@ _AT_ONCE: Final = 512
 """Servers, each with one number of blocks, that are rated first and at most at once; more would not fit a cache."""
 _WORTH_BOUNDING: Final = 4
 """Bounds are looked for where there are so many times as many options as throughputs to look at."""
+_LENGTHS: Final = 8
 _LEVELS: Final = 16
-"""Throughputs for which it is found out what a server could do at best; one between two could do no more than the higher."""
+"""Numbers of blocks, and throughputs for each, for which it is found out what a server could do at best."""
 _ROUNDING: Final = 1e-9
 """By so much may a bound be too low, as its sums are rounded in another way."""
 
@@ -209,12 +210,12 @@ class _Best:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Levels:
-    """A few throughputs for each number of blocks, ascending, so that every option is at or below one of them.
+    """A few servers of which one serves as much or more than any option, on as many blocks or more.
 
     Attributes:
-        throughputs: For the shortest span first.
-        lengths: The number of blocks, of the same shape.
-        above: For each option the level that is not below it.
+        throughputs: What they serve.
+        lengths: On how many blocks, ascending; of the same shape.
+        above: For each option that one of them.
     """
 
     throughputs: _Array
@@ -228,12 +229,15 @@ class _Levels:
         lengths: list[_Indices] = []
         above = np.empty(len(movers.option_row), dtype=int)
         done = 0
-        for begin, end in _runs(movers.option_length):
+        options = len(movers.option_row)
+        ends = np.array([end for _, end in _runs(movers.option_length)])
+        ends = np.unique(ends[np.searchsorted(ends, np.arange(1, _LENGTHS + 1) * options / _LENGTHS)])
+        for begin, end in pairwise([0, *ends.tolist()]):
             levels = np.unique(movers.option_throughput[begin:end])
             if len(levels) > _LEVELS:
                 levels = levels[np.arange(1, _LEVELS + 1) * len(levels) // _LEVELS - 1]
             above[begin:end] = done + np.searchsorted(levels, movers.option_throughput[begin:end])
-            lengths.append(np.full(len(levels), movers.option_length[begin]))
+            lengths.append(np.full(len(levels), movers.option_length[end - 1]))
             throughputs.append(levels)
             done += len(levels)
         return cls(np.concatenate(throughputs), np.concatenate(lengths), above)
@@ -288,8 +292,8 @@ class _Rating:
     def _bounds(self, levels: _Levels) -> _Array:
         """Give for each state and option a score that none of its places can exceed.
 
-        No server is better off for being taken from where it is, and none for serving less: the best that one could do is
-        what one that serves as much or more could do that came from outside.
+        Nothing is better for a server being taken from where it is, nor for its serving less, or fewer blocks: the best that
+        one could do is at most what one that serves as much or more on as many or more could do that came from outside.
         """
         movers, pricing, number = self._movers, self._pricing, len(self._coverage)
         coverage = np.tile(self._coverage, (len(levels.throughputs), 1))
