@@ -11,16 +11,18 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Final
 from unittest import mock
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks.result_file import FRESH, Picture, Result, Table, Text, machine, write_result
-from benchmarks.swarms import KINDS, Kind, Swarm, announced
+from benchmarks.swarms import KINDS, Swarm, announced
 from swarmkeel.balance import candidates
 from swarmkeel.balance.coordinated import CoordinatedPolicy
 from swarmkeel.balance.decision import Decision
@@ -33,8 +35,14 @@ from swarmkeel.swarm.span import Span
 NOW: Final = 1_700_000_000.0
 BLOCKS: Final = (32, 80, 126, 1000)
 SERVERS: Final = (10, 100, 1_000, 10_000)
-LARGEST: Final = 10_000_000
-"""Servers times blocks; a larger swarm could not be announced either, see `announced`."""
+LARGEST: Final = 2_000_000
+"""Servers times blocks: to make up a larger swarm takes longer than to decide on it."""
+MANY: Final = 1_000
+BUDGET_BLOCKS: Final = 126
+BUDGETS: Final = {1_000: 0.1, 10_000: 1.0}
+"""Seconds that a decision may take at so many servers."""
+WITHOUT_SIDECAR: Final = 5
+"""One server in so many has none."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def situation(swarm: Swarm) -> Situation:
     draws = np.random.RandomState(swarm.seed)
     sidecars = {}
     for number, (peer, info) in enumerate(infos.items()):
-        if number % 5 == 4:
+        if number % WITHOUT_SIDECAR == WITHOUT_SIDECAR - 1:
             continue
         length = _length(info)
         shorter = tuple((blocks, info.throughput * length / blocks) for blocks in range(max(1, length - 2), length))
@@ -103,7 +111,7 @@ def measure(swarm: Swarm, rounds: int) -> Timing:
     """
     given = situation(swarm)
     runs: list[tuple[float, float]] = []
-    with_plain = swarm.servers * swarm.blocks <= LARGEST / 10
+    with_plain = swarm.servers <= MANY
     for _ in range(rounds):
         seconds, decision = decide_anew(given)
         plain = math.nan
@@ -117,10 +125,90 @@ def measure(swarm: Swarm, rounds: int) -> Timing:
     return Timing(swarm, median(seconds for seconds, _ in runs), plainly, moves)
 
 
-def growth(timings: list[Timing], size: Callable[[Timing], int]) -> float:
-    """Give by which power of a size the time grows, between the two largest."""
-    first, last = sorted(timings, key=size)[-2:]
-    return math.log(last.decision / first.decision) / math.log(size(last) / size(first))
+def growth(timings: Sequence[Timing], size: Callable[[Swarm], int]) -> float:
+    """Give by which power of a size the time grows: the slope of a line through the logarithms, by least squares."""
+    sizes = np.log([size(timing.swarm) for timing in timings])
+    slope, _ = np.polyfit(sizes, np.log([timing.decision for timing in timings]), 1)
+    return float(slope)
+
+
+def draw(timings: Sequence[Timing], path: Path) -> None:
+    """Draw how the time grows with the servers, beside what n log n would be."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for blocks in BLOCKS:
+        line = sorted(
+            (timing.swarm.servers, timing.decision * 1000) for timing in timings if timing.swarm.blocks == blocks
+        )
+        line = [
+            (servers, median(ms for other, ms in line if other == servers)) for servers in sorted({n for n, _ in line})
+        ]
+        axes.plot(*zip(*line, strict=True), marker="o", label=f"{blocks} blocks")
+    servers = np.geomspace(100, max(SERVERS), 20)
+    middle = median(timing.decision * 1000 for timing in timings if timing.swarm.servers == max(SERVERS))
+    n_log_n = servers * np.log(servers)
+    axes.plot(servers, middle * n_log_n / n_log_n[-1], linestyle=":", color="gray", label="n log n")
+    axes.set(xscale="log", yscale="log", xlabel="servers", ylabel="ms of processor time")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def result(timings: Sequence[Timing]) -> Result:
+    """Put the timings into a section of docs/performance.md."""
+    rows = [
+        [
+            f"{timing.swarm.blocks} / {timing.swarm.servers:,}",
+            timing.swarm.kind,
+            f"{timing.decision * 1000:.1f}",
+            "-" if timing.without_short_cuts is None else f"{timing.without_short_cuts / timing.decision:.1f}",
+            str(timing.moves),
+        ]
+        for timing in timings
+    ]
+    large = [timing for timing in timings if timing.swarm.servers >= MANY and timing.swarm.blocks == BUDGET_BLOCKS]
+    by_servers = growth(large, lambda swarm: swarm.servers)
+    by_blocks = growth([timing for timing in timings if timing.swarm.servers == MANY], lambda swarm: swarm.blocks)
+    worst = {
+        servers: max(timing.decision for timing in large if timing.swarm.servers == servers) for servers in BUDGETS
+    }
+    budgets = "; ".join(
+        f"{servers:,} servers: {worst[servers] * 1000:.0f} ms at worst, budget {limit * 1000:.0f} ms"
+        for servers, limit in BUDGETS.items()
+    )
+    return Result(
+        "coordinated-plan",
+        "The coordinated decision",
+        20,
+        "python -m benchmarks.coordinated_plan",
+        machine(),
+        [
+            Text(
+                "From a snapshot of which nothing has been worked out yet, and from what the sidecars of four servers in five "
+                "tell, to the decision: quality of the snapshot, spans, throughputs, bounds, the plan of the whole swarm. "
+                "Processor time of one thread, median of the rounds. The column *short cuts* says how many times longer the "
+                "same search takes when every possible move is rated (`balance/candidates.py`); both give the same "
+                "decision, which the benchmark checks."
+            ),
+            Table(("blocks / servers", "swarm", "ms", "short cuts", "moves"), rows),
+            Picture(
+                "coordinated-plan-growth.svg",
+                "Time of a decision over the number of servers, for each number of blocks.",
+            ),
+            Text(
+                f"At {BUDGET_BLOCKS} blocks: {budgets}. From {MANY:,} servers on the time grows with the servers to the "
+                f"power of {by_servers:.2f}; with the blocks, at {MANY:,} servers, to that of {by_blocks:.2f}."
+            ),
+        ],
+        {
+            "by_servers": by_servers,
+            "by_blocks": by_blocks,
+            "seconds": [
+                [t.swarm.blocks, t.swarm.servers, t.swarm.kind, t.decision, t.without_short_cuts] for t in timings
+            ],
+        },
+    )
 
 
 def main() -> None:
@@ -134,8 +222,10 @@ def main() -> None:
             if servers * blocks > LARGEST:
                 continue
             for kind in KINDS:
-                timings.append(measure(Swarm(kind, servers, blocks), options.rounds if servers < 10_000 else 3))
+                timings.append(measure(Swarm(kind, servers, blocks), options.rounds))
                 print(_line(timings[-1]), flush=True)
+    draw(timings, FRESH / "coordinated-plan-growth.svg")
+    print(write_result(result(timings)))
 
 
 def _line(timing: Timing) -> str:
