@@ -135,9 +135,7 @@ mutation: $(INSTALLED) ## Break what decides in small ways and see whether a tes
 docs-generate: $(INSTALLED) ## Write the pages and files that follow from the code.
 	@$(RUN) tools.documents
 
-# These run for minutes each, with processes of their own; the others of this list are no programs.
-DHT_BENCHES := $(foreach name,dht_farm dht_reading event_loop footprint line_process memory_dht petals_reader scale_dht,benchmarks/$(name).py)
-
+# These run for minutes each, with processes of their own.
 bench-dht: $(INSTALLED) $(PETALS_INSTALLED) ## Read swarms from a real DHT beside Petals' own reading, and large ones in memory.
 	@$(RUN) benchmarks.dht_reading $(ARGS)
 	@$(RUN) benchmarks.event_loop
@@ -148,8 +146,15 @@ bench-footprint: $(INSTALLED) ## Measure what one sidecar costs its machine, and
 bench-scale: $(INSTALLED) ## Let a swarm with real sidecars on a real DHT grow to 300 servers; takes ten minutes.
 	@$(RUN) benchmarks.scale_dht $(ARGS)
 
-bench: $(INSTALLED) ## Run the benchmarks.
-	@for script in $(filter-out benchmarks/evaluate.py benchmarks/frozen.py $(DHT_BENCHES),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+bench: $(INSTALLED) ## Measure what decisions take and how that grows; takes a few minutes.
+	@mkdir -p build/bench/raw
+	@$(RUN) pytest benchmarks/bench_balance.py -o addopts= --import-mode=importlib -q -rs --benchmark-quiet \
+	  --benchmark-timer=time.process_time --benchmark-max-time=0.3 --benchmark-min-rounds=3 --benchmark-disable-gc \
+	  --benchmark-json=build/bench/raw/balance.json $(ARGS)
+	@$(RUN) benchmarks.balance_growth build/bench/raw/balance.json
+
+bench-petals: $(INSTALLED) $(PETALS_INSTALLED) ## Measure the same beside the installed Petals, in turn; takes some minutes.
+	@$(RUN) benchmarks.beside_petals $(ARGS)
 
 evaluate: $(INSTALLED) ## Compare the policies in every scenario, and write the tables of docs/policy.md; takes long.
 	@$(VENV)/bin/python benchmarks/evaluate.py $(ARGS)
