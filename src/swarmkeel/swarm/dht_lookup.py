@@ -43,6 +43,7 @@ _UNEVEN: Final = 2
 """A key that nobody has answered yet is taken to weigh so many times as much as the heaviest that is known."""
 _QUESTIONS_AT_ONCE: Final = 16
 _QUESTIONS_PER_PEER: Final = 2
+_ALONE_AT_ONCE: Final = 8
 _SEARCHES_AT_ONCE: Final = 8
 _MAX_BYTES: Final = 128 * 1024 * 1024
 """Memory for the records of one search. All of a model with 126 blocks and 10,000 servers, each on 24 of them, takes 35 MB,
@@ -289,9 +290,13 @@ class _Search:
         else:
             # It is there and yet does not answer: some key holds too much for one answer. The other keys of the
             # question need not suffer from that.
-            await asyncio.gather(*(self._ask_alone(peer, search) for search in batch))
-            if not any(peer in search.answered for search in batch):
-                await self._leave_alone(peer, batch)
+            for start in range(0, len(batch), _ALONE_AT_ONCE):
+                await asyncio.gather(
+                    *(self._ask_alone(peer, search) for search in batch[start : start + _ALONE_AT_ONCE])
+                )
+                if not any(peer in search.answered for search in batch):
+                    await self._leave_alone(peer, batch)
+                    break
         self._under_way[peer] -= 1
         self._questions -= 1
         self._put_questions(group)
