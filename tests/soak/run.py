@@ -38,8 +38,6 @@ from tests.support.watched_server import Orders
 TOTAL_BLOCKS: Final = 8
 _SIZES: Final = ((3, 8.0), (4, 8.0), (4, 9.0), (5, 10.0))
 PLANS: Final = tuple(ServerPlan(f"server-{number}", blocks, rps, 0) for number, (blocks, rps) in enumerate(_SIZES))
-WATCHERS: Final = 4
-"""Sidecars beside each server that only watch, beside the one that steers it."""
 JOURNAL_MEGABYTES: Final = 4
 JOURNAL_SLACK_MEGABYTES: Final = 14
 """Above its limit, with its neighbours: what is written between two looks at its size, and the write-ahead log (8 MB)."""
@@ -64,6 +62,7 @@ class Options:
     """What the command line asks for."""
 
     checks: int
+    watchers: int
     minutes: float
     seed: int
     folder: Path
@@ -109,7 +108,7 @@ class Soak:
         """
         async with asyncio.timeout(self._options.minutes * 60):
             await self._swarm.start()
-            await self._swarm.start_watchers(WATCHERS)
+            await self._swarm.start_watchers(self._options.watchers)
             print(f"{len(self._sidecars)} sidecars of {len(self._swarm.slots)} servers are up", flush=True)
             self._started = time.monotonic()
             async with asyncio.TaskGroup() as tasks:
@@ -257,9 +256,13 @@ async def soak(options: Options) -> int:
         except* TimeoutError:
             broken = f"{run.checks:,} checks in {options.minutes:g} minutes are too few"
         except* ProcessFailedError as group:
-            broken = "; ".join(str(error) for error in group.exceptions)
+            broken = f"{group.exceptions[0]}"
         await swarm.end_processes()
         left = len(processes_with(swarm.mark))
+    if broken:
+        print(broken, file=sys.stderr)
+    if not run.samples:
+        return 1
     courses = [follow(run.samples, measure) for measure in measures(JOURNAL_MEGABYTES + JOURNAL_SLACK_MEGABYTES)]
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / "report.json"
@@ -271,14 +274,13 @@ async def soak(options: Options) -> int:
         print(f"{course.measure:28} {quarters}  largest {course.largest:8.1f} {course.unit:3} {word}")
     if left:
         print(f"{left} processes are left behind")
-    if broken:
-        print(broken, file=sys.stderr)
     return 0 if not left and not broken and all(course.bounded for course in courses) else 1
 
 
 def parse(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--checks", type=int, default=10_000, help="how many checks all sidecars make together")
+    parser.add_argument("--watchers", type=int, default=4, help="sidecars beside each server that only watch it")
     parser.add_argument("--minutes", type=float, default=90, help="fail if that takes longer")
     parser.add_argument("--seed", type=int, default=1, help="decides who fails when")
     parser.add_argument("--folder", type=Path, default=Path("build/soak"), help="takes the report")
