@@ -1,6 +1,6 @@
 """Swarmkeel beside the installed Petals, on the same records and in turn: `make bench-petals`.
 
-    .venv/bin/python -m benchmarks.beside_petals [--quick] [--only decision]
+    .venv/bin/python -m benchmarks.beside_petals [--quick] [--only decision] [--servers 1000]
 
 Each contender has a process of its own, in the environment that its users have. They are asked in turn, Swarmkeel, Petals,
 Swarmkeel, Petals, so that what else the machine does strikes both; every answer must be the same. What is compared is
@@ -260,6 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="leave out what takes Petals long")
     parser.add_argument("--only", help="compare this function alone, and write nothing")
+    parser.add_argument("--servers", type=int, help="compare at this number of servers alone, and write nothing")
     options = parser.parse_args()
     if not PETALS_PYTHON.exists():
         raise SystemExit(f"there is no Petals environment at {PETALS_PYTHON}: run make setup-petals")
@@ -269,7 +270,7 @@ def main() -> None:
         widths = (28, 8, 7, 42, 9, 15, 13, 8, 16)
         print("".join(f"{name:>{width}}" for name, width in zip(COLUMNS, widths, strict=True)))
         for case in cases(quick=options.quick):
-            if options.only in (None, case.function):
+            if options.only in (None, case.function) and options.servers in (None, case.swarm.servers):
                 measured.append(compare(case, workers))
                 row = zip(_row(measured[-1]), widths, strict=True)
                 print("".join(f"{cell:>{width}}" for cell, width in row), flush=True)
@@ -277,7 +278,7 @@ def main() -> None:
     for one in measured:
         if is_goal(one.case) and one.ratio < LEAST[one.case.swarm.servers]:
             print(f"below what is wanted: {one.case}: {one.ratio:.0f}")
-    if options.only is None:
+    if options.only is None and options.servers is None:
         print(write_result(result_of(measured, about)).relative_to(ROOT))
 
 

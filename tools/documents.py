@@ -9,6 +9,7 @@ from typing import Final
 from tools.commands_page import commands_page
 from tools.configuration_page import configuration_page, example_config
 from tools.metrics_page import metrics_page
+from tools.performance import performance_page
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -17,6 +18,7 @@ DOCUMENTS: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/configuration.md": configuration_page,
     "docs/reference/metrics.md": metrics_page,
     "docs/reference/commands.md": commands_page,
+    "docs/performance.md": performance_page,
 }
 """What makes each generated file, by its path in the project."""
 
