@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,7 @@ from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.span import Span
 from tests.support.dht import DhtPeers, process_runs, wait_until
 from tests.support.servers import stand_in
+from tests.support.shared_peers import beside_shared_peers
 from tests.support.sidecars import (
     MODEL,
     ObedientServer,
@@ -39,10 +40,12 @@ from tests.support.sidecars import (
 LOW, HIGH = Span(0, 4), Span(4, 8)
 
 
+pytestmark = beside_shared_peers
+
+
 @pytest.fixture
-async def peers() -> AsyncIterator[DhtPeers]:
-    async with DhtPeers(3) as running:
-        yield running
+def peers(shared_peers: DhtPeers) -> DhtPeers:
+    return shared_peers
 
 
 @pytest.fixture
@@ -125,6 +128,9 @@ async def test_a_load_that_fails_leaves_the_server_where_it_was_and_opens_the_br
             assert daemon.metrics.registry.get_sample_value("swarmkeel_breaker_open") == 1
             status = await server_status(own.settings.socket)
             assert status.span == LOW
+            with Journal(folder / "journal.sqlite", read_only=True) as journal:
+                # The failure is written down beside the next check, which may be through before it.
+                await wait_until(lambda: journal.checks(verdict=Verdict.FAILED))
         with Journal(folder / "journal.sqlite") as journal:
             assert len(journal.moves()) == 1
             assert [check.decision.reasons[0].name for check in journal.checks(verdict=Verdict.FAILED)] == [

@@ -103,7 +103,7 @@ class DhtPeers:
         await self.restart(*(index for index, node in enumerate(self.nodes) if node is None))
 
     async def as_new(self) -> None:
-        """Be for the next test what newly started peers would be: nobody frozen, and no record kept by anyone."""
+        """Be for the next test what newly started peers would be: nobody frozen, no record kept, and no peer known that has gone."""
         self.thaw()
         if (
             self._was_killed
@@ -113,10 +113,16 @@ class DhtPeers:
             self._ports = [0] * len(self.nodes)
             self._initial_peers.clear()
             await self._start_all()
-        for index in self._running():
-            protocol = self.node(index).hivemind_node.protocol
+        nodes = [self.node(index).hivemind_node for index in self._running()]
+        ours = {node.node_id: node.peer_id for node in nodes}
+        for node in nodes:
+            protocol = node.protocol
             protocol.storage.clear()
             protocol.cache.clear()
+            for former in [known for known in protocol.routing_table.uid_to_peer_id if known not in ours]:
+                del protocol.routing_table[former]
+            for other in ours.keys() - {node.node_id}:
+                protocol.routing_table.add_or_update_node(other, ours[other])
 
     def freeze(self, *indices: int) -> None:
         """Stop these peers' p2pd (SIGSTOP): connections stay, answers do not come. All without indices."""

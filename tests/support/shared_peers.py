@@ -1,7 +1,7 @@
 """A pytest plugin: peers of a DHT that all tests of one worker share, for starting them takes a second of processor time.
 
-For tests that only plant records, announce through clients, freeze or kill. One that adds peers, or has one of them lie,
-starts its own (`DhtPeers`): such peers would be remembered.
+For tests that plant records, announce, freeze or kill, and that start servers beside them. Who has one of them lie starts
+others (`DhtPeers`): a liar remains one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ async def _three_peers() -> AsyncIterator[DhtPeers]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def shared_peers(_three_peers: DhtPeers) -> DhtPeers:
-    """Give three peers that hold no records."""
+    """Give three peers that hold no records and know each other alone."""
     await _three_peers.as_new()
     return _three_peers
