@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from tests.control.recording import (
     restart,
     wait_until,
 )
+from tests.support.dht import process_runs
 
 
 def test_a_callback_that_raises_is_logged_and_not_told(
@@ -197,7 +199,8 @@ child = os.fork()
 if child == 0:
     control.close()  # as a with block does on its way out: it must not take the parent's socket with it
     os.write(back, b"closed")
-    time.sleep(600)
+    sys.stdin.read()
+    sys.exit()
 os.read(there, 100)
 print(child, "socket left" if os.path.exists(sys.argv[1]) else "socket removed", flush=True)
 time.sleep(600)
@@ -209,6 +212,7 @@ def test_a_forked_child_does_not_hold_the_socket_of_a_killed_parent(
 ) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", FORKING, str(socket_path)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
@@ -225,5 +229,26 @@ def test_a_forked_child_does_not_hold_the_socket_of_a_killed_parent(
             os.kill(int(child), 0)  # still there
             with ControlServer(socket_path, recording):
                 assert_unharmed(socket_path, recording)
+            assert parent.stdin is not None
+            parent.stdin.close()
+            wait_until(lambda: not process_runs(int(child)))
         finally:
-            os.killpg(parent.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)
+
+
+def test_a_server_is_started_once(socket_path: Path, recording: RecordingServer) -> None:
+    with ControlServer(socket_path, recording) as control:
+        with pytest.raises(RuntimeError, match="the control server has been started already"):
+            control.start()
+        assert_unharmed(socket_path, recording)
+
+
+def test_a_status_too_long_to_be_sent_is_logged_and_not_sent(
+    served: Path, recording: RecordingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Each of these characters takes twelve bytes on the way.
+    recording.present = replace(recording.present, capabilities=tuple("\U0001f980" * 250 + str(n) for n in range(64)))
+    answer = ask(served, "GET", "/v1/status")
+    assert (answer.status, answer.is_problem) == (500, True)
+    assert "at most 65536 may be sent: shorten its texts" in caplog.text

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from swarmkeel.control import unix_socket
-from swarmkeel.control.unix_socket import MAX_PATH_BYTES, PrivateListener, SocketPathError, check_socket_path, peer_uid
+from swarmkeel.control.unix_socket import (
+    MAX_PATH_BYTES,
+    PrivateListener,
+    SocketPathError,
+    check_socket_path,
+    peer_uid,
+    uid_of,
+)
 
 
 def mode_of(path: Path) -> int:
@@ -171,3 +178,10 @@ def test_which_paths_a_socket_can_have(socket_path: Path) -> None:
     for path in ("", "a\0b"):
         with pytest.raises(SocketPathError, match="is no path of a file"):
             check_socket_path(path)
+
+
+def test_a_user_is_named_or_numbered() -> None:
+    assert (uid_of("root"), uid_of("12345")) == (0, 12345)
+    for nobody in ("nobody has this name", "-1", ""):
+        with pytest.raises(ValueError, match="no user"):
+            uid_of(nobody)

@@ -19,6 +19,7 @@ from swarmkeel.daemon.claiming import (
     apply_claim,
     count_moving,
     is_emergency,
+    make_claim,
     next_step,
     step_under_way,
 )
@@ -86,6 +87,12 @@ def test_a_claim_names_what_the_server_will_serve_at_the_targets_length() -> Non
     made = step(decided(target=Span(4, 6)), ClaimState(), NOW)
     assert made.state.claim is not None
     assert made.state.claim.throughput == 15.0
+
+
+def test_a_decision_without_a_target_claims_nothing_and_one_without_numbers_promises_nothing() -> None:
+    assert make_claim(decided().model_copy(update={"before": None}), OWN, now=NOW, settings=SETTINGS).gain_rps == 0
+    with pytest.raises(ValueError, match="claims nothing"):
+        make_claim(decided(Verdict.BALANCED), OWN, now=NOW, settings=SETTINGS)
 
 
 def test_a_claim_settles_from_when_it_was_out_and_not_from_when_it_was_made() -> None:
