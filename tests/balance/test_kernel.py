@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from unittest import mock
 
 import numpy as np
@@ -16,8 +15,7 @@ from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo
 
 needs_kernel = pytest.mark.skipif(
-    imbalance.compiled is None and not os.environ.get("SWARMKEEL_PURE"),
-    reason="the kernel is not compiled: python hatch_build.py",
+    imbalance.compiled is None, reason="the kernel is not compiled: python hatch_build.py"
 )
 Spans = dict[str, RemoteSpanInfo[str]]
 
