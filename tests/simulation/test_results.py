@@ -53,7 +53,7 @@ def test_no_placement_exceeds_the_lp_bound_which_does_not_exceed_the_mean(
 @given(_servers, st.integers(9, 12))
 def test_bounds_hold_for_the_best_placement(servers: list[tuple[int, float]], total_blocks: int) -> None:
     """The optimum of the integer program is under both bounds."""
-    best = frozen_optimum(servers, total_blocks)
+    best = frozen_optimum(servers, total_blocks, seconds=120)  # what was not searched to its end is no optimum
     spans = {
         f"Qm{number}": RemoteSpanInfo(f"Qm{number}", 0, length, ServerInfo(ServerState.ONLINE, throughput))
         for number, (length, throughput) in enumerate(servers)
