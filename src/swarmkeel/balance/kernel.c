@@ -6,10 +6,15 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if FLT_EVAL_METHOD != 0
+#error "doubles would be computed with more digits than they have, and so with other bits than elsewhere"
+#endif
 
 static int by_value(const void *left, const void *right)
 {
