@@ -63,6 +63,7 @@ def take_over(fresh: Path = FRESH, kept: Path = KEPT, pictures: Path = PICTURES)
         ValueError: If a file is no result, or one of its pictures is missing; nothing of it is copied then.
     """
     taken = []
+    kept.mkdir(parents=True, exist_ok=True)
     for path in sorted(fresh.glob("*.json")):
         result = read_result(path)
         files = [part.file for part in result.parts if isinstance(part, Picture)]
