@@ -129,7 +129,7 @@ audit: $(INSTALLED) ## Ask for known vulnerabilities of everything installed her
 test-bounds: $(INSTALLED) ## Test with the lowest and the newest versions that pyproject.toml allows; takes some minutes.
 	@$(RUN) tools.bounds $(ARGS)
 
-mutation: $(INSTALLED) ## Break what decides in small ways and see whether a test notices; writes docs/mutation.md; takes hours.
+mutation: $(INSTALLED) ## Break what decides in small ways and see whether a test notices; writes docs/mutation.md.
 	@nice -n 10 $(RUN) tools.mutation $(ARGS)
 
 docs-generate: $(INSTALLED) ## Write the pages and files that follow from the code.

@@ -1,0 +1,82 @@
+"""A pytest plugin that runs the collected tests on one mutant after the other: the inner loop of `make mutation`.
+
+mutmut makes the mutants; all of a module lie in one file, and an environment variable says which one is called. mutmut's own
+loop starts pytest anew for each of them, which costs a hundred times what the tests cost. Here they are collected once, and
+each mutant gets a forked process, so that nothing that it leaves behind is seen by the next. A process that computes on and on
+is ended by the limit on its processor time: a machine with other work to do makes no mutant hang.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import signal
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+MUTANTS: Final = "SWARMKEEL_MUTANTS"
+"""Names a JSON file with the mutants' names."""
+ENDS: Final = "SWARMKEEL_MUTANT_ENDS"
+"""Names the file that the outcome of each is written to."""
+_CALLED: Final = "MUTANT_UNDER_TEST"  # mutmut's
+_PATIENCE: Final = 20.0
+_MEMORY: Final = 8 << 30
+_SLEEPLESS: Final = 1800
+
+
+class End(StrEnum):
+    """What came of a mutant."""
+
+    KILLED = "killed"
+    SURVIVED = "survived"
+    TIMED_OUT = "timed_out"
+
+
+def failure(item: pytest.Item) -> str | None:
+    """Run one test with its fixtures; gives what failed, or None."""
+    reports = runtestprotocol(item, log=False, nextitem=None)
+    return next((report.longreprtext for report in reports if report.failed), None)
+
+
+def end_of(mutant: str, items: Sequence[pytest.Item], seconds: float) -> End:
+    """Run tests on a mutant until one fails, in a process of its own."""
+    child = os.fork()
+    if not child:
+        os.environ[_CALLED] = mutant
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 5))
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        signal.alarm(_SLEEPLESS)
+        try:
+            os._exit(0 if all(failure(item) is None for item in items) else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL, signal.SIGALRM):
+        return End.TIMED_OUT
+    return End.SURVIVED if os.waitstatus_to_exitcode(status) == 0 else End.KILLED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool:
+    """Run all tests on the code as it is, and then on each mutant, the quickest test first."""
+    if session.testsfailed:
+        pytest.exit("not all tests could be collected", returncode=1)
+    took: list[tuple[float, int]] = []
+    for number, item in enumerate(session.items):
+        begun = time.process_time()
+        if (said := failure(item)) is not None:
+            pytest.exit(f"{item.nodeid} fails on the code as it is:\n{said}", returncode=1)
+        took.append((time.process_time() - begun, number))
+    items = [session.items[number] for _, number in sorted(took)]
+    seconds = 2.0 + _PATIENCE * sum(spent for spent, _ in took)
+    names: list[str] = json.loads(Path(os.environ[MUTANTS]).read_text())
+    Path(os.environ[ENDS]).write_text(json.dumps({name: end_of(name, items, seconds) for name in names}))
+    return True
