@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from swarmkeel.swarm import dht_node
 from swarmkeel.swarm.dht_codec import encode_value
 from swarmkeel.swarm.dht_node import DhtNode
-from swarmkeel.swarm.failures import IdentityError, InitialPeerError, SwarmUnreachable
+from swarmkeel.swarm.failures import DhtNodeError, IdentityError, InitialPeerError, SwarmUnreachable
 from swarmkeel.swarm.reader import SwarmReader
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.snapshot import KeyReading, SwarmSnapshot
@@ -315,3 +315,69 @@ async def test_a_process_killed_while_it_reads_leaves_no_p2pd(peers: DhtPeers) -
         process.kill()
         await process.wait()
     await wait_until(lambda: not process_runs(p2pd))
+
+
+async def test_a_node_that_starts_more_slowly_than_a_reading_may_take_is_there_for_a_later_one(
+    peers: DhtPeers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, open_node, begun = asyncio.Event(), DhtNode.open, 0
+
+    async def open_slowly(*args: Any, **options: Any) -> DhtNode:
+        nonlocal begun
+        begun += 1
+        await goes_on.wait()
+        return await open_node(*args, **options)
+
+    monkeypatch.setattr(DhtNode, "open", open_slowly)
+    reader = SwarmReader(peers.initial_peers, "m", BLOCKS, read_timeout=0.1)
+    for _ in range(3):
+        with pytest.raises(SwarmUnreachable):
+            await read(reader)
+    goes_on.set()
+    await wait_until(lambda: reader.node is not None)
+    reader._read_timeout = 30
+    assert readings(await read(reader)) == WHOLE
+    assert begun == 1
+    await reader.close()
+
+
+async def test_a_node_that_cannot_be_started_in_time_says_why_at_the_next_reading(
+    peers: DhtPeers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = asyncio.Event()
+
+    async def fail_slowly(*_: Any, **__: Any) -> DhtNode:
+        await fails.wait()
+        raise DhtNodeError("no p2pd here", "install it")
+
+    monkeypatch.setattr(DhtNode, "open", fail_slowly)
+    reader = SwarmReader(peers.initial_peers, "m", BLOCKS, read_timeout=0.1)
+    with pytest.raises(SwarmUnreachable):
+        await read(reader)
+    fails.set()
+    reader._read_timeout = 30
+    with pytest.raises(DhtNodeError, match="no p2pd here"):
+        await read(reader)
+    await reader.close()
+
+
+async def test_a_reader_is_closed_although_its_node_is_still_starting(
+    peers: DhtPeers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, cut_off = asyncio.Event(), asyncio.Event()
+
+    async def never_open(*_: Any, **__: Any) -> DhtNode:
+        begun.set()
+        try:
+            return await asyncio.Future()
+        finally:
+            cut_off.set()
+
+    monkeypatch.setattr(DhtNode, "open", never_open)
+    reader = SwarmReader(peers.initial_peers, "m", BLOCKS)
+    reading = asyncio.create_task(read(reader))
+    await begun.wait()
+    await reader.close()
+    assert cut_off.is_set()
+    with pytest.raises(SwarmUnreachable, match="closed"):
+        await reading

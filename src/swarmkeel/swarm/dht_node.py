@@ -323,6 +323,9 @@ def _start_failure(error: Exception) -> DhtNodeError:
 async def _end(p2p: P2P) -> None:
     """End p2pd: politely first, for certain in the end; remove its sockets."""
     child = p2p._child  # noqa: SLF001 - what `create` got as far as
+    if p2p._reader_task is not None:  # noqa: SLF001 - as above
+        # Where `create` was cancelled it trips over what nobody waits for any more, and nobody looks at that either.
+        p2p._reader_task.add_done_callback(lambda task: task.cancelled() or task.exception())  # noqa: SLF001 - as above
     try:
         if child is not None:
             p2p._terminate()  # noqa: SLF001 - the first half of P2P.shutdown, whose second half waits without end

@@ -82,6 +82,7 @@ class SwarmReader:
         self._renewals = RenewalWatch()
         self._rejections = RejectionLog("records_rejected")
         self._node: DhtNode | None = None
+        self._starting: asyncio.Task[DhtNode] | None = None
         self._lookup: Lookup | None = None
         self._doubtless: set[str] = set()
         self._readings_since_thorough = _THOROUGH_EVERY
@@ -113,7 +114,7 @@ class SwarmReader:
         """
         async with self._one_at_a_time:
             if self._node is None:
-                self._note_peers(await self._start_node())
+                self._note_peers(await self._started_node())
 
     async def read(self, *, thorough: bool = True) -> SwarmSnapshot:
         """Read all blocks. Readings at the same time wait for each other.
@@ -174,6 +175,9 @@ class SwarmReader:
     async def close(self) -> None:
         """End the node; a reading under way fails. May be repeated."""
         self._closed = True
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         await self._drop_node()
 
     async def _search(self, keys: Sequence[str], deadline: float, *, thorough: bool) -> Mapping[str, Found]:
@@ -211,11 +215,13 @@ class SwarmReader:
 
     async def _join(self) -> tuple[DhtNode, Lookup]:
         """Give a node that knows peers."""
+        if self._starting is not None:
+            await self._started_node()
         if self._node is not None and not self._node.is_alive:
             await self._lose_node("p2pd_gone")
         node = self._node
         if node is None:
-            node = await self._start_node()
+            node = await self._started_node()
         elif not node.known_peers:
             await node.repair()
         self._note_peers(node)
@@ -223,6 +229,21 @@ class SwarmReader:
             await self._lose_node("no_peers")
             raise self._unreachable()
         return node, self._lookup or Lookup(node)
+
+    async def _started_node(self) -> DhtNode:
+        """Start a node, and give it.
+
+        Where a reading's time is over first the start goes on, for the next reading to wait for: a machine on which it
+        takes longer than a reading may would else begin again and again, and never join.
+        """
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start_node())
+        starting = self._starting
+        await asyncio.wait((starting,))
+        self._starting = None
+        if starting.cancelled():
+            self._refuse_if_closed()
+        return starting.result()
 
     async def _start_node(self) -> DhtNode:
         self._refuse_if_closed()
