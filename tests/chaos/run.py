@@ -201,7 +201,7 @@ class Chaos:
         began, since = time.monotonic(), None
         checks = {slot.name: slot.checks() for slot in self._swarm.slots}
         while True:
-            end = self._state(best, time.monotonic() - began, checks)
+            end = self._state(best, began, checks)
             now = time.monotonic()
             since = None if end.missing else since or now
             if since is not None and now - since >= STEADY_SECONDS:
@@ -210,7 +210,8 @@ class Chaos:
                 return end
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _state(self, best: BestPossible, seconds: float, checks: dict[str, int]) -> End:
+    def _state(self, best: BestPossible, began: float, checks: dict[str, int]) -> End:
+        seconds, since = time.monotonic() - began, time.time() - (time.monotonic() - began)
         served = [0.0] * TOTAL_BLOCKS
         loading = []
         for slot in self._swarm.slots:
@@ -220,7 +221,7 @@ class Chaos:
                 continue
             for block in range(*stretch.span):
                 served[block] += slot.plan.throughput
-        verdicts = [slot.verdict() for slot in self._swarm.slots]
+        verdicts = [slot.verdict(since) for slot in self._swarm.slots]
         fewest = min(slot.checks() - checks[slot.name] for slot in self._swarm.slots)
         uncovered, share = served.count(0.0), min(served) / best.bound_rps
         missing = None
@@ -232,7 +233,9 @@ class Chaos:
             missing = f"a sidecar has made {fewest} checks since"
         elif any(verdict is not Verdict.BALANCED for verdict in verdicts):
             others = {
-                slot.name: f"{slot.verdict()}" for slot in self._swarm.slots if slot.verdict() is not Verdict.BALANCED
+                slot.name: verdict.value if verdict else "nothing that it could read"
+                for slot, verdict in zip(self._swarm.slots, verdicts, strict=True)
+                if verdict is not Verdict.BALANCED
             }
             missing = f"not all find it balanced: {others}"
         elif share < GOAL:

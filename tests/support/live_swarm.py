@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from swarmkeel.balance.decision import Verdict
-from swarmkeel.daemon.journal import CheckRecord, Journal, JournalError
+from swarmkeel.daemon.journal import Journal, JournalError
 from swarmkeel.demo.processes import ChildProcess, ProcessFailedError
 from swarmkeel.demo.scenario import ServerPlan
 from swarmkeel.demo.server_life import Gpu
@@ -30,6 +30,7 @@ from tests.support.watched_server import Orders, diary_path, watched_command
 
 READY_SECONDS = 300.0
 """Everything starts in seconds, but on a machine that is far too busy."""
+LOOKED_BACK = 10
 Sections = Mapping[str, dict[str, object]]
 
 
@@ -92,21 +93,18 @@ class Slot:
     def sidecar_log(self) -> Path:
         return self.folder / "sidecar.log"
 
-    def last_check(self) -> CheckRecord | None:
-        """Give the newest check in the journal, if it can be read."""
-        with suppress(JournalError), Journal(self.journal, read_only=True) as journal:
-            return next(iter(journal.checks(limit=1)), None)
-        return None
-
     def checks(self) -> int:
         """Count the checks in the journal, 0 if it cannot be read."""
         with suppress(JournalError), Journal(self.journal, read_only=True) as journal:
             return len(journal.check_ids())
         return 0
 
-    def verdict(self) -> Verdict | None:
-        check = self.last_check()
-        return check.decision.verdict if check else None
+    def verdict(self, since: float) -> Verdict | None:
+        """Give the last verdict since then, seconds since the epoch; what could not be read for once is passed over."""
+        with suppress(JournalError), Journal(self.journal, read_only=True) as journal:
+            verdicts = (check.decision.verdict for check in journal.checks(limit=LOOKED_BACK, since=since))
+            return next((one for one in verdicts if one is not Verdict.INSUFFICIENT_INFORMATION), None)
+        return None
 
 
 class LiveSwarm:
