@@ -22,6 +22,7 @@ class LineProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._one_at_a_time = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -51,9 +52,10 @@ class LineProcess:
         """Ask, and give the answer; EOFError if it has ended instead."""
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("it was started without pipes")
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        await self._process.stdin.drain()
-        line = await self._process.stdout.readline()
+        async with self._one_at_a_time:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            await self._process.stdin.drain()
+            line = await self._process.stdout.readline()
         if not line:
             raise EOFError(f"the process has ended with code {await self._process.wait()}")
         return json.loads(line)

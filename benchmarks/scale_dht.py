@@ -36,14 +36,14 @@ from swarmkeel.swarm.span import Span
 
 BLOCKS: Final = 32
 LENGTH: Final = 8
-SIZES: Final = (25, 50, 100, 300)
+SIZES: Final = (25, 100, 300)
 GUARDS: Final = 3
 """So many servers hold the last blocks until they go silent."""
 LIFETIME: Final = 20.0
 LOAD: Final = 2.0
 CHECK_PERIOD: Final = 5.0
 SETTLE: Final = 1.5
-WATCHED: Final = 40.0
+WATCHED: Final = 30.0
 """Seconds for which load is measured at each size."""
 PATIENCE: Final = 120.0
 MEMORY_SIZES: Final = (10, 30, 100, 300, 1000)
@@ -254,6 +254,8 @@ async def measure(sizes: Sequence[int], sidecars: int, peers: int) -> list[Seen]
                     await swarm.announce()
                     await asyncio.sleep(3 * CHECK_PERIOD)
                     counted = await swarm.watch()
+                    if announcing.done():
+                        announcing.result()  # raises what ended it
                     closed_after, moves = await swarm.close_hole()
                     checks = max(counted["swarmkeel_decisions_total"], 1)
                     seen.append(
