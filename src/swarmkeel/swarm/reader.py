@@ -48,7 +48,7 @@ class SwarmReader:
         total_blocks: Number of blocks to read.
         first_block: Index of the first of them.
         identity_path: The node's key file, made when missing; a new peer id for every node without.
-        read_timeout: Seconds that one reading may take, joining included.
+        read_timeout: Seconds that one reading may take, joining included; a node that starts more slowly is there for a later one.
         remember_seconds: A record that was read counts until it expires, though later readings do not show it, but no
             longer than this after it was last seen; 0 forgets at once.
         clock: Gives the seconds since the epoch that snapshots are stamped with.
