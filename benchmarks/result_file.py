@@ -99,7 +99,7 @@ class Result:
 
 
 def machine(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
-    """Describe this machine and what is installed, without a word that tells which machine it is."""
+    """Describe this machine, how busy it is and what is installed, without a word that tells which machine it is."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -114,6 +114,7 @@ def machine(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
         "memory": f"{memory:.0f} GiB",
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": platform.python_version(),
+        "load": f"{os.getloadavg()[0]:.0f} when it was measured",
     }
     for package in packages:
         try:
