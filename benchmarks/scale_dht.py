@@ -40,6 +40,7 @@ SIZES: Final = (25, 100, 300)
 GUARDS: Final = 3
 """So many servers hold the last blocks until they go silent."""
 LIFETIME: Final = 20.0
+RENEWAL: Final = LIFETIME / 2
 LOAD: Final = 2.0
 CHECK_PERIOD: Final = 5.0
 SETTLE: Final = 1.5
@@ -118,6 +119,7 @@ class Swarm:
         self.watched = [self._placed(GUARDS + number) for number in range(sidecars)]
         self.others: list[Server] = []
         self.silent: set[str] = set()
+        self._told: dict[str, tuple[list[Any], float]] = {}
         self.processes: list[ChildProcess] = []
         self.urls: list[str] = []
 
@@ -133,8 +135,17 @@ class Swarm:
         return [*self.guards, *self.watched, *self.others]
 
     async def announce(self) -> None:
-        """Tell the farm what is served where; it renews it by itself."""
-        told = {server.peer_id: server.announcement() for server in self.servers if server.peer_id not in self.silent}
+        """Tell the farm what is served where: what has changed, and what is due to be renewed."""
+        now = time.monotonic()
+        told: dict[str, list[Any]] = {}
+        for number, server in enumerate(self.servers):
+            said = server.announcement()
+            former, due = self._told.get(server.peer_id, ([], 0.0))
+            if server.peer_id in self.silent or (said == former and now < due):
+                continue
+            told[server.peer_id] = said
+            # Not all in the same moment, as nowhere else.
+            self._told[server.peer_id] = (said, now + RENEWAL * (1 if former else (number % 10) / 10))
         await self.farm.ask(announce={"prefix": MODEL, "servers": told, "lifetime": LIFETIME})
 
     def holes(self) -> int:
@@ -189,6 +200,7 @@ class Swarm:
     async def restore(self) -> None:
         """Put everything back where it was."""
         self.silent = set()
+        self._told.clear()
         for server in self.watched:
             if server.span != server.home:
                 server.go(server.home)
@@ -309,8 +321,8 @@ async def load(servers: int) -> Load:
 def _result(seen: Sequence[Seen], loads: Sequence[Load], peers: int) -> Result:
     real = f"""\
 {peers} real DHT peers and {seen[0].sidecars if seen else 0} real sidecars (`swarmkeel run`, policy `coordinated`), each with
-a p2pd of its own, in a swarm of {BLOCKS} blocks that grows while they run. The other servers are announcements, renewed every
-second for {LIFETIME:.0f} seconds. A check every {CHECK_PERIOD:.0f} seconds, claims that settle for {SETTLE} seconds, {LOAD:.0f}
+a p2pd of its own, in a swarm of {BLOCKS} blocks that grows while they run. The other servers are announcements that hold
+for {LIFETIME:.0f} seconds and are renewed at half of that. A check every {CHECK_PERIOD:.0f} seconds, claims that settle for {SETTLE} seconds, {LOAD:.0f}
 seconds to load. At each size all servers of the last block fall silent at once, without a goodbye, and the time counts from there
 until every block is served again: their records go on for up to {LIFETIME:.0f} seconds, of which sidecars doubt the second
 half, then come a check, the settling of a claim, and the loading. One run; all of it shares this machine's processors with
