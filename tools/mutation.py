@@ -247,7 +247,7 @@ def results(measured: Mapping[str, Measured], explained: Mapping[Mutant, str]) -
         score = f"{found.score:.1%}{stale}"
         lines.append(f"| `{module}` | {found.mutants} | {found.killed} | {found.timed_out} | {survived} | {score} |")
     survivors = sorted({mutant for found in measured.values() for mutant in found.survivors})
-    lines += ["", "## Survivors", ""]
+    lines += ["", "## Survivors", "", *([] if survivors else ["None in what was measured."])]
     for mutant in survivors:
         lines += [
             f"**`{mutant.module}`, `{mutant.function}`**",
