@@ -38,7 +38,7 @@ from tests.support.watched_server import Orders
 TOTAL_BLOCKS: Final = 8
 _SIZES: Final = ((3, 8.0), (4, 8.0), (4, 9.0), (5, 10.0))
 PLANS: Final = tuple(ServerPlan(f"server-{number}", blocks, rps, 0) for number, (blocks, rps) in enumerate(_SIZES))
-JOURNAL_MEGABYTES: Final = 4
+JOURNAL_MEGABYTES: Final = 1
 JOURNAL_SLACK_MEGABYTES: Final = 14
 """Above its limit, with its neighbours: what is written between two looks at its size, and the write-ahead log (8 MB)."""
 SAMPLE_SECONDS: Final = 10.0
@@ -280,7 +280,7 @@ async def soak(options: Options) -> int:
 def parse(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--checks", type=int, default=10_000, help="how many checks all sidecars make together")
-    parser.add_argument("--watchers", type=int, default=4, help="sidecars beside each server that only watch it")
+    parser.add_argument("--watchers", type=int, default=1, help="sidecars beside each server that only watch it")
     parser.add_argument("--minutes", type=float, default=90, help="fail if that takes longer")
     parser.add_argument("--seed", type=int, default=1, help="decides who fails when")
     parser.add_argument("--folder", type=Path, default=Path("build/soak"), help="takes the report")

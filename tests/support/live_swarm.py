@@ -236,14 +236,20 @@ class LiveSwarm:
             lifetime=speed.lifetime,
         )
         async with self._starts:
-            server = await ChildProcess.start(
-                slot.name, watched_command(settings, slot.folder), slot.folder / "server.log", has_output=True
-            )
-            try:
-                ready = await server.read_line(READY_SECONDS)
-            except BaseException:
-                await server.end()
-                raise
+            for may_retry in (True, True, False):
+                server = await ChildProcess.start(
+                    slot.name, watched_command(settings, slot.folder), slot.folder / "server.log", has_output=True
+                )
+                try:
+                    ready = await server.read_line(READY_SECONDS)
+                    break
+                except ProcessFailedError:  # its p2pd has only some seconds to start, on a busy machine too few
+                    await server.end()
+                    if not may_retry:
+                        raise
+                except BaseException:
+                    await server.end()
+                    raise
         slot.server, slot.peer_id = server, ready.partition('"peer_id": "')[2].partition('"')[0]
 
     async def start_sidecar(self, slot: Slot) -> None:
