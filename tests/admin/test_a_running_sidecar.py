@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from swarmkeel.config import load_config
 from swarmkeel.daemon.admin_client import AdminClient, SidecarRefused
@@ -22,20 +23,23 @@ from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.span import Span
 from tests.admin.commands import Commands
 from tests.support.dht import DhtPeers, wait_until
+from tests.support.shared_peers import beside_shared_peers
 from tests.support.sidecars import MODEL, ObedientServer, sidecar, sidecar_process, write_config
 
 LOW, HIGH = Span(0, 4), Span(4, 8)
 
 
-@pytest.fixture
-async def pile() -> AsyncIterator[DhtPeers]:
+pytestmark = beside_shared_peers
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pile(shared_peers: DhtPeers) -> DhtPeers:
     """A swarm with two servers on 0:4 and a hole at 4:8; the first is the own one."""
-    async with DhtPeers(2) as peers:
-        for index in range(2):
-            info = ServerInfo(ServerState.ONLINE, 10.0, start_block=LOW.start, end_block=LOW.end)
-            announcer = Announcer(peers.node(index), MODEL)
-            assert (await announcer.announce(info, range(LOW.start, LOW.end), 600)).complete
-        yield peers
+    for index in range(2):
+        info = ServerInfo(ServerState.ONLINE, 10.0, start_block=LOW.start, end_block=LOW.end)
+        announcer = Announcer(shared_peers.node(index), MODEL)
+        assert (await announcer.announce(info, range(LOW.start, LOW.end), 600)).complete
+    return shared_peers
 
 
 @pytest.fixture

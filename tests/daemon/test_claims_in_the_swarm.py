@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from swarmkeel.swarm.sidecar_record import sidecar_to_wire
 from swarmkeel.swarm.span import Span
 from tests.support.dht import DhtPeers, plant, wait_until
 from tests.support.servers import stand_in
+from tests.support.shared_peers import beside_shared_peers
 from tests.support.sidecars import MODEL, short_folder, sidecar, sidecar_process, write_config
 
 LOW, HIGH = Span(0, 4), Span(4, 8)
@@ -36,10 +37,12 @@ COORDINATED: dict[str, object] = {"policy": "coordinated", "load_seconds": 1}
 CLAIMS: dict[str, object] = {"settle": 2, "lifetime": 20, "prefetch_poll": 0.1}
 
 
+pytestmark = beside_shared_peers
+
+
 @pytest.fixture
-async def peers() -> AsyncIterator[DhtPeers]:
-    async with DhtPeers(3) as running:
-        yield running
+def peers(shared_peers: DhtPeers) -> DhtPeers:
+    return shared_peers
 
 
 @pytest.fixture

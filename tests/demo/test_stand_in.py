@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from swarmkeel.control.client import ControlClient, ServerRefused
 from swarmkeel.control.protocol import RestartPhase, RestartRequest, RestartStatus, ServerPhase, ServerStatus
@@ -21,17 +22,20 @@ from swarmkeel.swarm.remote import RemoteSpanInfo
 from swarmkeel.swarm.span import Span
 from tests.support.dht import DhtPeers, process_runs
 from tests.support.servers import MODEL, TOTAL_BLOCKS, stand_in
+from tests.support.shared_peers import beside_shared_peers
 
 FIRST, SECOND = Span(0, 4), Span(2, 6)
 
 
-@pytest.fixture
-async def peers() -> AsyncIterator[DhtPeers]:
-    async with DhtPeers(2) as running:
-        yield running
+pytestmark = beside_shared_peers
 
 
 @pytest.fixture
+def peers(shared_peers: DhtPeers) -> DhtPeers:
+    return shared_peers
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def reader(peers: DhtPeers) -> AsyncIterator[SwarmReader]:
     swarm = SwarmReader(peers.initial_peers, MODEL, TOTAL_BLOCKS)
     yield swarm
@@ -221,7 +225,9 @@ async def test_a_stand_in_that_cannot_start_says_why(tmp_path: Path) -> None:
         (["--num-blocks=4", "--fail-blocks=x"], "--fail-blocks"),
     ],
 )
-def test_bad_arguments_are_refused(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_bad_arguments_are_refused(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     required = ["--socket=s", "--dht-prefix=m", "--total-blocks=8", "--throughput=1"]
     with pytest.raises(SystemExit, match="2"):
         parse_arguments([*required, *arguments])

@@ -23,6 +23,7 @@ from swarmkeel.daemon.status import CheckInfo
 from swarmkeel.swarm.dht_codec import encode_value
 from swarmkeel.swarm.record import ServerInfo, ServerState
 from swarmkeel.swarm.sidecar_board import board_key
+from swarmkeel.swarm.sidecar_check import ClaimDoubt
 from swarmkeel.swarm.span import Span
 from tests.support.dht import DhtPeers, plant
 from tests.support.sidecars import MODEL, TOTAL_BLOCKS, ObedientServer, SidecarProcess, sidecar_process, write_config
@@ -125,7 +126,7 @@ class Besieged:
         assert "Traceback" not in log
         assert re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]|\\u001b|evil", log) is None
         # However many checks have found the same junk, and in however many records.
-        for event in ("records_rejected", "sidecar_records_rejected"):
+        for event in ("records_rejected", "sidecar_records_rejected", "claims_not_believed"):
             said = [reason for line in self.daemon.events(event) for reason in line if reason in REASONS]
             assert all(said.count(reason) <= len(set(said)) for reason in said)
             assert len(self.daemon.events(event)) <= len(set(said))
@@ -161,6 +162,7 @@ REASONS = frozenset(
         "arrives_at",
         "shapes",
         "claim",
+        *ClaimDoubt,
     ]
 )
 

@@ -137,3 +137,4 @@ async def test_at_a_real_hole_lies_can_delay_the_move_and_no_longer_than_they_ho
             await swarm.look(times=3)
             await wait_until(lambda: [request.span for request in swarm.own.requests] == [HOLE])
             assert swarm.daemon.process.is_running
+            assert {"too_many", "too_long"} <= swarm.said("claims_not_believed")
