@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -14,10 +15,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientConnectionError, ClientOSError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.control.client import ControlClient, ProtocolError, ServerNotTrusted, ServerRefused, ServerUnreachable
+from swarmkeel.control.client import (
+    ControlClient,
+    ProtocolError,
+    ServerNotTrusted,
+    ServerRefused,
+    ServerUnreachable,
+    _describe,
+)
 from swarmkeel.control.protocol import PrefetchRequest, RestartPhase, RestartRequest, RestartStatus, ServerStatus
 from swarmkeel.errors import SwarmkeelError, UsageError
 from swarmkeel.swarm.span import Span
@@ -346,6 +355,18 @@ async def test_a_cancelled_call_leaves_nothing_behind(socket_path: Path) -> None
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ClientOSError(errno.ECONNREFUSED, "hidden"), "connection refused"),
+        (ClientOSError("odd\nwords"), "odd?words"),
+        (ClientConnectionError("other\x1b[31m words"), "other?[31m words"),
+    ],
+)
+def test_an_error_is_told_by_its_number_or_in_its_own_words(error: ClientConnectionError, said: str) -> None:
+    assert _describe(error) == said
 
 
 def test_a_path_that_no_socket_can_have_is_a_usage_error() -> None:

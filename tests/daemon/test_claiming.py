@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
 from swarmkeel.balance.policy import OwnServer
+from swarmkeel.daemon.check import plan_move
 from swarmkeel.daemon.claiming import (
     ClaimAction,
     ClaimSettings,
@@ -93,6 +94,12 @@ def test_a_decision_without_a_target_claims_nothing_and_one_without_numbers_prom
     assert make_claim(decided().model_copy(update={"before": None}), OWN, now=NOW, settings=SETTINGS).gain_rps == 0
     with pytest.raises(ValueError, match="claims nothing"):
         make_claim(decided(Verdict.BALANCED), OWN, now=NOW, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("decision", [decided(target=HOME), decided(Verdict.BALANCED)], ids=["stays", "no target"])
+def test_no_move_is_planned_to_nowhere_else(decision: Decision) -> None:
+    with pytest.raises(ValueError, match="a move needs a target other than 0:4"):
+        plan_move(decision, move_id="m", drain_seconds=0, now=NOW)
 
 
 def test_a_claim_settles_from_when_it_was_out_and_not_from_when_it_was_made() -> None:
