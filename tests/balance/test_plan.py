@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance.candidates import DWELL_SECONDS
-from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan import Plan, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
 from tests.support.examples import examples
@@ -226,6 +226,29 @@ def test_what_a_plan_promises_is_what_comes(case: tuple[int, tuple[PlanServer, .
 def test_no_plan_does_harm_on_the_way(case: tuple[int, tuple[PlanServer, ...]]) -> None:
     total_blocks, servers = case
     made = plan(total_blocks, *servers)
+    shows_no_harm(total_blocks, servers, made)
+
+
+@examples(0.8)
+@given(swarms(), st.data())
+def test_nor_does_one_that_keeps_to_a_claim(case: tuple[int, tuple[PlanServer, ...]], data: st.DataObject) -> None:
+    total_blocks, servers = case
+    claimant = data.draw(st.sampled_from(servers))
+    shapes = ((len(claimant.final), claimant.throughput), *claimant.shapes)
+    length, throughput = data.draw(st.sampled_from(shapes))
+    start = data.draw(st.integers(0, total_blocks - length))
+    claimed = Standing(claimant.peer_id, Span(start, start + length), throughput)
+    made = make_plan(servers, total_blocks=total_blocks, move_cost=_COST, standing=claimed)
+    shows_no_harm(total_blocks, servers, made)
+    free = plan(total_blocks, *servers)
+    # What is kept is worth having, and a plan is made with a claim wherever one is made without.
+    assert bool(made.moves) >= bool(free.moves)
+    if made.moves and not made.is_emergency:
+        assert made.best is not None
+        assert made.best.gain_rps > made.best.cost_rps
+
+
+def shows_no_harm(total_blocks: int, servers: tuple[PlanServer, ...], made: Plan) -> None:
     movers = frozenset(move.peer_id for move in made.moves)
     assert len(movers) == len(made.moves)
     assert len(movers) <= 3 or made.covered_in_seconds_before == math.inf
@@ -276,6 +299,38 @@ def test_the_unit_of_throughput_does_not_matter(case: tuple[int, tuple[PlanServe
     )
     targets = [(move.peer_id, move.target) for move in plan(total_blocks, *servers).moves]
     assert [(move.peer_id, move.target) for move in plan(total_blocks, *scaled).moves] == targets
+
+
+def test_a_claimed_move_stays_as_long_as_nothing_is_better_by_the_cost_of_a_move() -> None:
+    strong = (server("a", 0, 3, 20.0, movable=False), server("c", 5, 9, 9.0, movable=False))
+    swarm = (strong[0], server("b", 0, 3), strong[1], server("d", 3, 5, 1.0, movable=False))
+    free = plan(9, *swarm)
+    assert [(move.peer_id, move.target) for move in free.moves] == [("b", Span(3, 6))]
+    # One block off the best serves the two weakest as well.
+    kept = make_plan(swarm, total_blocks=9, move_cost=_COST, standing=Standing("b", Span(2, 5), 5.0))
+    assert [(move.peer_id, move.target) for move in kept.moves] == [("b", Span(2, 5))]
+    # Two blocks off, one of them is left as it is.
+    lost = make_plan(swarm, total_blocks=9, move_cost=_COST, standing=Standing("b", Span(1, 4), 5.0))
+    assert lost == free
+
+
+def test_a_claimed_move_is_given_up_for_a_better_one_and_where_it_would_uncover_a_block() -> None:
+    weak = (server("a", 0, 6, 2.0, movable=False), server("c", 6, 9, 1.0, movable=False))
+    there = Standing("b", Span(3, 6), 5.0)
+    made = make_plan((weak[0], server("b", 0, 3), weak[1]), total_blocks=9, move_cost=_COST, standing=there)
+    assert [(move.peer_id, move.target) for move in made.moves] == [("b", Span(6, 9))]
+    alone = (server("a", 3, 9, 2.0, movable=False), server("b", 0, 3))
+    assert not make_plan(alone, total_blocks=9, move_cost=_COST, standing=there).moves
+
+
+def test_a_claimed_move_into_a_hole_stays_where_another_target_would_hardly_be_better() -> None:
+    swarm = (server("a", 0, 3), server("b", 0, 4), server("c", 0, 3))
+    free = make_plan(swarm, total_blocks=6, move_cost=_COST)
+    assert free.is_emergency
+    assert [(move.peer_id, move.target) for move in free.moves] == [("a", Span(3, 6))]
+    kept = make_plan(swarm, total_blocks=6, move_cost=_COST, standing=Standing("c", Span(3, 6), 5.0))
+    assert kept.is_emergency
+    assert [(move.peer_id, move.target) for move in kept.moves] == [("c", Span(3, 6))]
 
 
 def test_nobody_leaves_blocks_to_a_server_that_only_claims_them() -> None:

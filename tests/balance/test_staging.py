@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan import Plan, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.staging import MAX_DEPARTURES, LikelySpan, choose_spans_to_stage, likely_next_spans
 from swarmkeel.swarm.span import Span
@@ -46,11 +46,16 @@ def test_only_so_many_departures_are_thought_through() -> None:
     plans = 0
 
     def counting(
-        servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float, unread: frozenset[int] = frozenset()
+        servers: tuple[PlanServer, ...],
+        *,
+        total_blocks: int,
+        move_cost: float,
+        unread: frozenset[int] = frozenset(),
+        standing: Standing | None = None,
     ) -> Plan:
         nonlocal plans
         plans += 1
-        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread)
+        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread, standing=standing)
 
     assert likely_next_spans(swarm, "p000", total_blocks=100, move_cost=0.04, planner=counting) == ()
     assert plans == MAX_DEPARTURES

@@ -154,6 +154,29 @@ def best_candidates(
     return found.candidates(rating.costs)
 
 
+def departures(movers: Movers, starts: Sequence[Start], pricing: Pricing) -> tuple[NDArray[np.bool_], _Array]:
+    """Give which movers may leave their places, and what all moves cost then, with that of each; shapes (states, m).
+
+    Args:
+        movers: The servers that may be moved.
+        starts: The states, at least one.
+        pricing: What moves cost, and which are allowed.
+    """
+    serving = np.array([start.serving for start in starts])
+    allowed = np.ones((len(starts), len(movers.starts)), dtype=bool)
+    for number, start in enumerate(starts):
+        allowed[number, list(start.moved)] = False
+    # Subtraction rounds the same way for every block, so that the least of the differences is that of the least.
+    left = _least_within(serving, movers.starts, movers.ends) - movers.throughputs
+    if not pricing.may_uncover:
+        served = np.where(serving > NOTHING, serving, np.inf)
+        allowed &= _least_within(served, movers.starts, movers.ends) - movers.throughputs > NOTHING
+    serving_now = np.maximum(serving.min(axis=1), 0.0)
+    lost = np.maximum(serving_now[:, None] - left, 0.0)
+    costs = np.array([[start.cost] for start in starts]) + pricing.move_cost
+    return allowed, costs + lost * movers.load_seconds / DWELL_SECONDS
+
+
 class _Best:
     """The best moves found so far.
 
@@ -253,19 +276,7 @@ class _Rating:
     def __init__(self, movers: Movers, starts: Sequence[Start], soft: SoftMinimum, pricing: Pricing) -> None:
         self._movers, self._soft, self._pricing = movers, soft, pricing
         self._coverage = np.array([start.coverage for start in starts])
-        serving = np.array([start.serving for start in starts])
-        allowed = np.ones((len(starts), len(movers.starts)), dtype=bool)
-        for number, start in enumerate(starts):
-            allowed[number, list(start.moved)] = False
-        # Subtraction rounds the same way for every block, so that the least of the differences is that of the least.
-        left = _least_within(serving, movers.starts, movers.ends) - movers.throughputs
-        if not pricing.may_uncover:
-            served = np.where(serving > NOTHING, serving, np.inf)
-            allowed &= _least_within(served, movers.starts, movers.ends) - movers.throughputs > NOTHING
-        serving_now = np.maximum(serving.min(axis=1), 0.0)
-        lost = np.maximum(serving_now[:, None] - left, 0.0)
-        costs = np.array([[start.cost] for start in starts]) + pricing.move_cost
-        self.costs: _Array = costs + lost * movers.load_seconds / DWELL_SECONDS
+        allowed, self.costs = departures(movers, starts, pricing)
         # One entry for each state and each server that can have a length and may move, by length.
         options, states = np.nonzero(allowed[:, movers.option_row].T)
         self._states, self._options = states, options

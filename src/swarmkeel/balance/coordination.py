@@ -14,7 +14,7 @@ import numpy as np
 
 from swarmkeel.balance.candidates import NOTHING
 from swarmkeel.balance.coverage import SoftMinimum
-from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan import Plan, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import find_best_start
@@ -46,6 +46,7 @@ class Planner(Protocol):
         total_blocks: int,
         move_cost: float,
         unread: frozenset[int] = frozenset(),
+        standing: Standing | None = None,
     ) -> Plan:
         """Make a plan, see `make_plan`."""
         ...
@@ -90,9 +91,13 @@ def plan_with_others(
         for server in view_servers(spans, sidecars, own, total_blocks=total_blocks, now=now, first_block=first_block)
     )
     hiding = hiding_places(unread, spans)
-    plan = planner(servers, total_blocks=total_blocks, move_cost=move_cost, unread=hiding)
     if own.claim is None:
-        return servers, plan
+        return servers, planner(servers, total_blocks=total_blocks, move_cost=move_cost, unread=hiding)
+    target = _shift(own.claim.target, -first_block)
+    standing = None
+    if own.span is not None and target is not None and target.end <= total_blocks:
+        standing = Standing(own.peer_id, target, _Belief.of(spans).counted(own.claim.throughput))
+    plan = planner(servers, total_blocks=total_blocks, move_cost=move_cost, unread=hiding, standing=standing)
     move = plan.move_of(own.peer_id)
     if move is not None and _shift(move.target, first_block) == own.claim.target:
         return servers, plan
@@ -107,7 +112,7 @@ def plan_with_others(
     )
     if firm == servers:
         return servers, plan
-    return firm, planner(firm, total_blocks=total_blocks, move_cost=move_cost, unread=hiding)
+    return firm, planner(firm, total_blocks=total_blocks, move_cost=move_cost, unread=hiding, standing=standing)
 
 
 def missing_partners(
@@ -208,7 +213,7 @@ def view_servers(
     Returns:
         The servers in the order of their peer ids.
     """
-    belief = _Belief([span for span in spans.values() if span.state is not ServerState.OFFLINE])
+    belief = _Belief.of(spans)
     servers: list[PlanServer] = []
     believed = {*spans, *sidecars} if own.span is None else {*spans}
     for peer_id in sorted(believed):
@@ -323,6 +328,11 @@ class _Belief:
         announced = [span.throughput for span in spans if span.throughput > 0]
         self.median = float(np.median(announced)) if announced else math.inf
         self._usual = self.median if len(spans) >= _OUTLIERS_FROM else math.inf
+
+    @classmethod
+    def of(cls, spans: Mapping[str, RemoteSpanInfo[str]]) -> _Belief:
+        """Compare with all servers but those that are OFFLINE."""
+        return cls([span for span in spans.values() if span.state is not ServerState.OFFLINE])
 
     def counted(self, throughput: float) -> float:
         """Give what an announced throughput counts for in plans."""

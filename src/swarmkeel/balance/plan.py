@@ -8,6 +8,7 @@ choose from).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,6 +27,7 @@ from swarmkeel.balance.search import (
     count_uncovered,
     find_states,
     initial_state,
+    take_step,
 )
 from swarmkeel.swarm.span import Span
 
@@ -38,9 +40,15 @@ _SHARPNESSES: Final = (8, 32)
 """Exponents of the soft minimum: the blunt one sees far, the sharp one sees what the bottleneck itself does."""
 _COST_FLOOR: Final = 0.1
 """A move costs at least this share of what it would cost at a bottleneck as high as the mean coverage."""
+_COST_OF_PLAN: Final = 50.0
+"""A plan of as many moves as are made at once costs at most this many times what a server serves, times the dial: twice what
+it serves, usually. In a swarm of thousands nothing that so few moves can bring is a share of the whole, and without this limit
+a block that has lost nearly all of its servers would stay as it is."""
 _HASTE: Final = 0.2
 """While a block has no server moves cost nothing, but so much of the mean coverage for each hour until its end decides
 between a server that is quick and one that fits better."""
+_KEPT_REPAIR: Final = 0.9
+"""A claimed move stays part of a repair that is worth so much of the best one."""
 _REPAIR_DEPTH: Final = 10
 _REPAIR_BEAM: Final = 8
 """Where no few moves close every hole the whole of a small swarm may have to be laid out anew."""
@@ -115,8 +123,28 @@ class Plan:
         return next((move for move in self.moves if move.peer_id == peer_id), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A move that its sidecar has claimed already.
+
+    Attributes:
+        peer_id: The server, one that may be moved.
+        target: The blocks that it is going to, counted from the first block read.
+        throughput: Requests a second that it will serve there.
+    """
+
+    peer_id: str
+    target: Span
+    throughput: float
+
+
 def make_plan(
-    servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float, unread: frozenset[int] = frozenset()
+    servers: tuple[PlanServer, ...],
+    *,
+    total_blocks: int,
+    move_cost: float,
+    unread: frozenset[int] = frozenset(),
+    standing: Standing | None = None,
 ) -> Plan:
     """Find the few moves that raise the bottleneck most, after their costs; none if none is worth it.
 
@@ -136,8 +164,10 @@ def make_plan(
             bottleneck were at least a tenth of the mean coverage and at most all of it.
         unread: Blocks on which there may be servers that nobody has read of. They may be better off than they look, so
             that a plan has to lead to more than what the other blocks have now.
+        standing: A claimed move. It is part of the plan as long as no plan without it leads to more by the cost of a move,
+            or, where a block has no server, by a tenth: to begin again takes time, and others have planned with it.
     """
-    planning = _Planning(servers, total_blocks, move_cost, unread)
+    planning = _Planning(servers, total_blocks, move_cost, unread, standing)
     seconds = planning.covered_in(())
     if seconds == math.inf:
         best = planning.find_repair()
@@ -154,7 +184,12 @@ class _Planning:
     """The making of one plan; throughputs inside are in units of the mean coverage."""
 
     def __init__(
-        self, servers: tuple[PlanServer, ...], total_blocks: int, move_cost: float, unread: frozenset[int]
+        self,
+        servers: tuple[PlanServer, ...],
+        total_blocks: int,
+        move_cost: float,
+        unread: frozenset[int],
+        standing: Standing | None,
     ) -> None:
         self._servers = servers
         self._total_blocks = total_blocks
@@ -180,9 +215,18 @@ class _Planning:
         self._arrivals = Arrivals(servers, total_blocks, self._unit)
         read = [block for block in range(total_blocks) if block not in unread]
         self._at_most = float(self._before.coverage[read].min()) if read else math.inf
-        self._move_cost = move_cost * min(max(self._before.bottleneck, _COST_FLOOR), 1.0)
         self._is_large = len(servers) > _NARROW_BEAM_ABOVE
         self._depth = min(max(3, math.ceil(0.03 * len(servers))), 10)
+        served = math.fsum(server.throughput / self._unit for server in servers) / max(len(servers), 1)
+        self._move_cost = move_cost * min(
+            max(self._before.bottleneck, _COST_FLOOR), 1.0, _COST_OF_PLAN * served / self._depth
+        )
+
+        self._standing: Step | None = None
+        if standing is not None:
+            mover = next((index for index, each in enumerate(servers) if each.peer_id == standing.peer_id), None)
+            if mover is not None and standing.target != servers[mover].final:
+                self._standing = Step(mover, standing.target, standing.throughput / self._unit)
 
     # Raising the bottleneck.
 
@@ -194,8 +238,25 @@ class _Planning:
             sharpnesses=_SHARPNESSES[-1:] if self._is_large else _SHARPNESSES,
             move_cost=self._move_cost,
         )
-        states = find_states(self._servers, self._movers(), self._before, unit=self._unit, rules=rules)
-        return min(states, key=self._rank, default=None)
+        movers = self._movers()
+        best = min(
+            find_states(self._servers, movers, self._before, unit=self._unit, rules=rules), key=self._rank, default=None
+        )
+        kept = min(self._with_standing(movers, rules), key=self._rank, default=None)
+        if best is None or kept is None or not self.improves(kept):
+            return best
+        return kept if kept.bottleneck - kept.cost >= best.bottleneck - best.cost - self._move_cost else best
+
+    def _with_standing(self, movers: list[int], rules: SearchRules) -> Iterator[State]:
+        """Give the states that lead on from the claimed move."""
+        step = self._standing
+        if step is None or step.mover not in movers:
+            return
+        begun = take_step(self._servers, self._before, step, unit=self._unit, rules=rules)
+        if begun is not None:
+            yield begun
+            fewer = replace(rules, depth=rules.depth - 1)
+            yield from find_states(self._servers, movers, begun, unit=self._unit, rules=fewer)
 
     def _rank(self, state: State) -> tuple[float, ...]:
         return (
@@ -254,12 +315,19 @@ class _Planning:
         )
         best = self._best_repair(self._before, rules)
         if best is not None and best.uncovered == 0:
-            return best
+            return self._keep_repair(best, rules)
         anywhere = replace(rules, depth=_REPAIR_DEPTH, beam=_REPAIR_BEAM, may_uncover=True)
         thorough = self._best_repair(self._before, anywhere)
         laid_out = self._laid_out()
         closing = [state for state in (thorough, laid_out) if state is not None and state.uncovered == 0]
         return min(closing, key=lambda state: -self._value(state.steps), default=best)
+
+    def _keep_repair(self, best: State, rules: SearchRules) -> State:
+        """Give a repair that has the claimed move in it if it is hardly worse than the best one, else that one."""
+        states = self._with_standing(self._movers(in_emergency=True), rules)
+        closing = [state for state in states if state.uncovered == 0 and self._stands_doubt(state)]
+        kept = max(closing, key=lambda state: self._value(state.steps), default=best)
+        return kept if self._value(kept.steps) >= _KEPT_REPAIR * self._value(best.steps) else best
 
     def _laid_out(self) -> State | None:
         placements = lay_out(self._servers, self._total_blocks)

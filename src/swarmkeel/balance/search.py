@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swarmkeel.balance.candidates import NOTHING, Candidate, Movers, Pricing, Start, best_candidates
+from swarmkeel.balance.candidates import NOTHING, Candidate, Movers, Pricing, Start, best_candidates, departures
 from swarmkeel.balance.coverage import SoftMinimum, sum_coverage
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
@@ -123,6 +123,32 @@ def find_states(
             yield from frontier
 
 
+def take_step(
+    servers: Sequence[PlanServer], start: State, step: Step, *, unit: float, rules: SearchRules
+) -> State | None:
+    """Give the state that one move leads to; None if the rules do not allow its server to leave.
+
+    Args:
+        servers: All servers.
+        start: The state before it.
+        step: The move.
+        unit: Requests a second that are counted as 1.
+        rules: What may be done.
+    """
+    moving = _Moving([servers[step.mover]], [step.mover], len(start.coverage), unit)
+    before = Start(start.coverage, start.serving, start.cost, ())
+    allowed, costs = departures(moving.as_arrays, [before], _pricing(rules))
+    if not allowed[0, 0]:
+        return None
+    target, cost = step.target, float(costs[0, 0])
+    candidate = Candidate(0, 0, target.start, len(target), step.throughput, cost, start.score)
+    return _apply(moving, start, candidate, (*start.steps, step))
+
+
+def _pricing(rules: SearchRules) -> Pricing:
+    return Pricing(rules.move_cost, rules.haste, rules.may_uncover, rules.within_seconds)
+
+
 class _Moving:
     """The servers that may be moved."""
 
@@ -139,12 +165,11 @@ def _widen(moving: _Moving, frontier: Sequence[State], soft: SoftMinimum, rules:
         Start(state.coverage, state.serving, state.cost, tuple(moving.row_of[step.mover] for step in state.steps))
         for state in frontier
     ]
-    pricing = Pricing(rules.move_cost, rules.haste, rules.may_uncover, rules.within_seconds)
     # So many that different ones are left for a whole beam: one set of moves can be come by from several states.
     enough = rules.beam * len(frontier)
     states: list[State] = []
     seen: set[frozenset[Step]] = set()
-    for candidate in best_candidates(moving.as_arrays, starts, soft, pricing, enough=enough):
+    for candidate in best_candidates(moving.as_arrays, starts, soft, _pricing(rules), enough=enough):
         target = Span(candidate.start, candidate.start + candidate.length)
         step = Step(moving.indices[candidate.row], target, candidate.throughput)
         steps = (*frontier[candidate.origin].steps, step)

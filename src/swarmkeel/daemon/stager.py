@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from swarmkeel.balance.coordination import view_servers
-from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan import Plan, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import Situation
 from swarmkeel.balance.staging import LikelySpan, likely_next_spans
@@ -182,11 +182,16 @@ def _likely_spans(situation: Situation, stopped: threading.Event) -> tuple[Likel
     """Make the plans; takes seconds in a large swarm, and ends between two of them when nobody wants them any more."""
 
     def plan(
-        servers: tuple[PlanServer, ...], *, total_blocks: int, move_cost: float, unread: frozenset[int] = frozenset()
+        servers: tuple[PlanServer, ...],
+        *,
+        total_blocks: int,
+        move_cost: float,
+        unread: frozenset[int] = frozenset(),
+        standing: Standing | None = None,
     ) -> Plan:
         if stopped.is_set():
             raise _UnwantedError
-        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread)
+        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread, standing=standing)
 
     snapshot, own = situation.snapshot, situation.own
     first_block = snapshot.first_block

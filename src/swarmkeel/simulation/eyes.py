@@ -19,7 +19,7 @@ from swarmkeel.balance.coordination import (
     view_servers,
 )
 from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
-from swarmkeel.balance.plan import Plan, make_plan
+from swarmkeel.balance.plan import Plan, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.policy import OwnServer
 from swarmkeel.balance.selection import find_best_start
@@ -47,8 +47,15 @@ _Servers = tuple[PlanServer, ...]
 
 
 @lru_cache(maxsize=4096)
-def _plan_once(servers: _Servers, *, total_blocks: int, move_cost: float, unread: frozenset[int] = frozenset()) -> Plan:
-    return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread)
+def _plan_once(
+    servers: _Servers,
+    *,
+    total_blocks: int,
+    move_cost: float,
+    unread: frozenset[int] = frozenset(),
+    standing: Standing | None = None,
+) -> Plan:
+    return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread, standing=standing)
 
 
 @dataclass(frozen=True, slots=True)
