@@ -560,3 +560,16 @@ def test_the_requests_name_what_they_want_and_what_they_rest_on() -> None:
     placement = at(MoveStep.FALLING_BACK, origin=None)
     with pytest.raises(AssertionError, match=r"^a first placement has nothing to fall back to$"):
         advance(placement, Observation(LATER + 1, lost), LIMITS)
+
+
+def test_the_time_of_day_tells_how_long_it_took_where_no_other_clock_does() -> None:
+    silent = Observation(LATER + 11, None)
+    assert advance(at(MoveStep.REQUESTED), silent, LIMITS).move.step is MoveStep.FAILED
+    unseen = Observation(LATER + 201, server_on(ORIGIN).status())
+    assert advance(at(MoveStep.VERIFYING_FALLBACK), unseen, LIMITS).move.step is MoveStep.FAILED
+
+
+def test_the_way_back_rests_on_where_the_server_is_now() -> None:
+    seen = Observation(LATER + 1, server_on(ELSEWHERE).status())
+    back = advance(at(MoveStep.FALLING_BACK), seen, LIMITS).request
+    assert back == RestartRequest("m-back", ORIGIN, ELSEWHERE, "fallback: it was so")
