@@ -301,6 +301,13 @@ def test_the_unit_of_throughput_does_not_matter(case: tuple[int, tuple[PlanServe
     assert [(move.peer_id, move.target) for move in plan(total_blocks, *scaled).moves] == targets
 
 
+def test_in_a_swarm_of_a_thousand_a_weak_block_is_helped_though_no_move_is_a_share_of_the_whole() -> None:
+    swarm = tuple(server(f"p{n:04}", n // 990, n // 990 + 1, 1.0) for n in range(1000))
+    made = plan(2, *swarm)
+    assert not made.is_emergency
+    assert [move.target for move in made.moves] == [Span(1, 2)] * 10
+
+
 def test_a_claimed_move_stays_as_long_as_nothing_is_better_by_the_cost_of_a_move() -> None:
     strong = (server("a", 0, 3, 20.0, movable=False), server("c", 5, 9, 9.0, movable=False))
     swarm = (strong[0], server("b", 0, 3), strong[1], server("d", 3, 5, 1.0, movable=False))
@@ -312,6 +319,11 @@ def test_a_claimed_move_stays_as_long_as_nothing_is_better_by_the_cost_of_a_move
     # Two blocks off, one of them is left as it is.
     lost = make_plan(swarm, total_blocks=9, move_cost=_COST, standing=Standing("b", Span(1, 4), 5.0))
     assert lost == free
+    # With a block beside them that is hardly stronger, one block off helps too, but not by far as much.
+    weak = (strong[0], server("b", 0, 3), server("c", 6, 9, 9.0, movable=False), server("d", 3, 5, 1.0, movable=False))
+    weak = (*weak, server("e", 5, 6, 2.0, movable=False))
+    better = make_plan(weak, total_blocks=9, move_cost=_COST, standing=Standing("b", Span(2, 5), 5.0))
+    assert [(move.peer_id, move.target) for move in better.moves] == [("b", Span(3, 6))]
 
 
 def test_a_claimed_move_is_given_up_for_a_better_one_and_where_it_would_uncover_a_block() -> None:

@@ -243,8 +243,10 @@ class _Planning:
             find_states(self._servers, movers, self._before, unit=self._unit, rules=rules), key=self._rank, default=None
         )
         kept = min(self._with_standing(movers, rules), key=self._rank, default=None)
-        if best is None or kept is None or not self.improves(kept):
+        if kept is None or not self.improves(kept):
             return best
+        if best is None or not self.improves(best):
+            return kept
         return kept if kept.bottleneck - kept.cost >= best.bottleneck - best.cost - self._move_cost else best
 
     def _with_standing(self, movers: list[int], rules: SearchRules) -> Iterator[State]:
