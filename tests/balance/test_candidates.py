@@ -26,18 +26,21 @@ def cases(draw: st.DrawFn) -> Case:
     servers = []
     for index in range(draw(st.integers(1, 8))):
         start = draw(st.integers(0, total_blocks - 1))
-        shape = st.tuples(st.integers(1, total_blocks), st.floats(0, 5))
+        end = draw(st.integers(start + 1, total_blocks))
+        # As a plan's servers have them: shapes are other numbers of blocks than the present one.
+        others = st.sampled_from([length for length in range(1, total_blocks + 1) if length != end - start] or [0])
+        shapes = st.lists(st.tuples(others, st.floats(0, 5)), max_size=2, unique_by=lambda shape: shape[0])
         servers.append(
             PlanServer(
                 f"p{index}",
-                Span(start, draw(st.integers(start + 1, total_blocks))),
+                Span(start, end),
                 draw(st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 5)),
                 serving=True,
                 movable=True,
                 movable_in_emergency=True,
                 load_seconds=draw(st.sampled_from([0.0, 60.0, 1200.0])),
                 fetch_seconds=draw(st.sampled_from([0.0, 300.0])),
-                shapes=tuple(draw(st.lists(shape, max_size=2, unique_by=lambda shape: shape[0]))),
+                shapes=() if total_blocks == 1 else tuple(draw(shapes)),
             )
         )
     coverage = sum_coverage([each.final for each in servers], [each.throughput for each in servers], total_blocks)

@@ -321,8 +321,8 @@ def test_a_claimed_move_stays_as_long_as_nothing_is_better_by_the_cost_of_a_move
     assert lost == free
     # With a block beside them that is hardly stronger, one block off helps too, but not by far as much.
     weak = (strong[0], server("b", 0, 3), server("c", 6, 9, 9.0, movable=False), server("d", 3, 5, 1.0, movable=False))
-    weak = (*weak, server("e", 5, 6, 2.0, movable=False))
-    better = make_plan(weak, total_blocks=9, move_cost=_COST, standing=Standing("b", Span(2, 5), 5.0))
+    beside = server("e", 5, 6, 2.0, movable=False)
+    better = make_plan((*weak, beside), total_blocks=9, move_cost=_COST, standing=Standing("b", Span(2, 5), 5.0))
     assert [(move.peer_id, move.target) for move in better.moves] == [("b", Span(3, 6))]
 
 
