@@ -1,6 +1,6 @@
 """Test the tests: `make mutation` breaks the code in small ways, one at a time, and sees whether a test fails.
 
-mutmut makes the mutants, in a copy of the checkout under build/mutation, and `tools/mutant_runner.py` runs the tests on each. What
+mutmut makes the mutants, in a copy of the checkout for each module under build/mutation, and `tools/mutant_runner.py` runs the tests on each. What
 is found is kept in
 `measured.json`, so that one module can be measured anew without the others; `explained.toml`, kept by hand, says of each
 mutant that no test notices why none needs to. The page docs/mutation.md is written from both. It ends with exit code 1
@@ -146,47 +146,48 @@ def mutant_of(module: str, name: str, diff: str) -> Mutant:
     return Mutant(module, function, before, after)
 
 
-def _python(*arguments: str, **environment: str) -> str:
-    """Run Python in the copy; gives what it printed.
+def _python(copy: Path, *arguments: str, **environment: str) -> str:
+    """Run Python in a copy of the checkout; gives what it printed.
 
     Raises:
         SystemExit: If it failed.
     """
     run = subprocess.run(  # noqa: S603 - the one program is named here
         [sys.executable, *arguments],
-        cwd=WORK,
+        cwd=copy,
         capture_output=True,
         text=True,
         check=False,
         # The copy stands first on the path, before what is installed.
-        env={**os.environ, "PYTHONPATH": str(WORK / "mutants" / "src"), **environment},
+        env={**os.environ, "PYTHONPATH": str(copy / "mutants" / "src"), **environment},
     )
     if run.returncode != 0:
         lines = (run.stdout + run.stderr).splitlines()
-        raise SystemExit("\n".join(["this failed in build/mutation:", *lines[-40:]]))
+        raise SystemExit("\n".join([f"this failed in {copy.relative_to(ROOT)}:", *lines[-40:]]))
     return run.stdout
 
 
 def measure(module: str) -> Measured:
     """Make every mutant of a module and run its tests on each."""
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
+    copy = WORK / module.replace("/", "-")
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
     for place, folder in (("src", "src"), ("mutants/src", "src"), ("tests", "tests"), ("tools", "tools")):
-        shutil.copytree(ROOT / folder, WORK / place, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, copy / place, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "Makefile"):
-        shutil.copy(ROOT / name, WORK / name)
+        shutil.copy(ROOT / name, copy / name)
     source = digest(module)
     path = f"src/swarmkeel/{module}.py"
-    (WORK / "mutants" / path).unlink()
-    mutants, ends = WORK / "mutants.json", WORK / "ends.json"
-    mutants.write_text(_python("-c", _MAKE, path).splitlines()[-1])
+    (copy / "mutants" / path).unlink()
+    mutants, ends = copy / "mutants.json", copy / "ends.json"
+    mutants.write_text(_python(copy, "-c", _MAKE, path).splitlines()[-1])
     quiet = ("-q", "-p", "tools.mutant_runner", *(word for name in _NOT_NEEDED for word in ("-p", f"no:{name}")))
     names = {MUTANTS: str(mutants), ENDS: str(ends)}
-    _python("-m", "pytest", *quiet, "--hypothesis-profile=mutation", *TESTS[module], **names)
+    _python(copy, "-m", "pytest", *quiet, "--hypothesis-profile=mutation", *TESTS[module], **names)
     end_by_name: dict[str, str] = json.loads(ends.read_text())
     counts = Counter(end_by_name.values())
     alive = [name for name, end in end_by_name.items() if end == End.SURVIVED]
-    diffs: dict[str, str] = json.loads(_python("-c", _DIFFS, *alive).splitlines()[-1])
+    diffs: dict[str, str] = json.loads(_python(copy, "-c", _DIFFS, *alive).splitlines()[-1])
     survivors = {mutant_of(module, name, diff) for name, diff in diffs.items()}
     return Measured(source, len(end_by_name), counts[End.KILLED], counts[End.TIMED_OUT], tuple(sorted(survivors)))
 
