@@ -136,10 +136,10 @@ def movable_at(view: GuardView, settings: GuardSettings) -> float | None:
     """Say from when on the guards would let this server be moved, for others to plan with.
 
     Returns:
-        Seconds since the epoch, 0 if nothing holds it; None if not even a hole would let it move now: pinned, out of
-        its budget of moves, or held by the breaker.
+        Seconds since the epoch, 0 if nothing holds it; None if not even a hole would let it move now: pinned, failed or
+        in the middle of a restart, out of its budget of moves, or held by the breaker.
     """
-    if any(guard(view, settings) is not None for guard in (_pinned, _breaker, _moves_per_day)):
+    if any(guard(view, settings) is not None for guard in (*ALWAYS, *WHILE_SERVING)):
         return None
     waits = []
     if (held := _cooldown(view, settings)) is not None:
