@@ -23,13 +23,14 @@ class Arrivals:
     def __init__(self, servers: Sequence[PlanServer], total_blocks: int, unit: float) -> None:
         self._servers, self._unit = servers, unit
         present = [(span, since) for server in servers for span, since in self._serves(server)]
-        self._times = np.unique([since for _, since in present])
+        self._times = np.append(np.unique([since for _, since in present]), np.inf)
         # How many servers begin to serve each block at each time: they change by one move at a time, and are never inexact.
         rows = np.searchsorted(self._times, [since for _, since in present]) * (total_blocks + 1)
         size, shape = len(self._times) * (total_blocks + 1), (len(self._times), total_blocks + 1)
         begin = np.bincount(rows + np.array([span.start for span, _ in present], dtype=int), minlength=size)
         end = np.bincount(rows + np.array([span.end for span, _ in present], dtype=int), minlength=size)
         self._beginning = np.cumsum((begin - end).reshape(shape), axis=1)[:, :-1]
+        self._beginning[-1] = 1  # at the end of time, so that every block has one at some time
 
     def covered_in(self, moves: Mapping[int, Span]) -> float:
         """Give how many seconds it is after some moves until every block has a server; infinite if one never has.
@@ -41,9 +42,7 @@ class Arrivals:
         for index in moves:
             for span, since in self._serves(self._servers[index]):
                 beginning[np.searchsorted(self._times, since), span.start : span.end] -= 1
-        times = np.append(self._times, np.inf)
-        never = np.ones((1, beginning.shape[1]), dtype=bool)
-        seconds = times[np.argmax(np.concatenate([beginning > 0, never]), axis=0)]
+        seconds = self._times[np.argmax(beginning > 0, axis=0)]
         for index, target in moves.items():
             arrival = self._servers[index].seconds_to(target)
             seconds[target.start : target.end] = np.minimum(seconds[target.start : target.end], arrival)

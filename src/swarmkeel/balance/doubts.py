@@ -17,7 +17,7 @@ Spans = Mapping[str, RemoteSpanInfo[str]]
 def doubts_about_swarm(situation: Situation, spans: Spans) -> tuple[Reason, ...]:
     """Say why the snapshot is not good enough to decide on."""
     snapshot, settings = situation.snapshot, situation.settings
-    quality = snapshot.quality(situation.now, situation.own.peer_id)
+    quality = snapshot.quality(situation.now)
     doubts: list[Reason] = []
     if quality.keys_answered_ratio < settings.min_answered_ratio or not snapshot.blocks:
         doubts.append(
