@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.line_process import LineProcess, children, cpu_seconds
 from benchmarks.memory_dht import MODEL, MemoryDht, peer_id, records
 from benchmarks.result_file import ROOT, Result, Table, Text, machine, write_result
-from swarmkeel.control.protocol import RestartRequest, ServerPhase, ServerStatus
+from swarmkeel.control.protocol import RestartPhase, RestartRequest, RestartStatus, ServerPhase, ServerStatus
 from swarmkeel.control.server import ControlServer
 from swarmkeel.daemon.logs import configure_logging
 from swarmkeel.demo.processes import ChildProcess
@@ -55,29 +55,29 @@ class Server:
 
     def __init__(self, number: int, span: Span) -> None:
         self.peer_id = peer_id(number)
-        self.home = span
         self.span = span
         self.online_at = 0.0
         self.requests = 0
+        self._request: RestartRequest | None = None
 
     @property
     def is_online(self) -> bool:
         """Whether it has loaded its blocks."""
         return time.monotonic() >= self.online_at
 
-    def go(self, span: Span, *, load: float = 0.0) -> None:
-        """Serve other blocks."""
-        self.span, self.online_at = span, time.monotonic() + load
-
     def status(self) -> ServerStatus:
         """Tell the control socket what it does."""
-        state = ServerPhase.ONLINE if self.is_online else ServerPhase.JOINING
-        return ServerStatus("stand-in/1", self.peer_id, MODEL, BLOCKS, LENGTH, 10.0, state, self.span)
+        state, phase = ServerPhase.JOINING, RestartPhase.LOADING
+        if self.is_online:
+            state, phase = ServerPhase.ONLINE, RestartPhase.ONLINE
+        restart = self._request and RestartStatus(self._request.id, self._request.span, phase)
+        return ServerStatus("stand-in/1", self.peer_id, MODEL, BLOCKS, LENGTH, 10.0, state, self.span, restart=restart)
 
     def restart(self, request: RestartRequest) -> None:
         """Move, as it is told."""
         self.requests += 1
-        self.go(request.span, load=LOAD)
+        self._request = request
+        self.span, self.online_at = request.span, time.monotonic() + LOAD
 
     def announcement(self) -> list[Any]:
         """Give state, throughput and span for the farm."""
@@ -198,12 +198,9 @@ class Swarm:
         return took, sum(server.requests for server in self.watched) - requests
 
     async def restore(self) -> None:
-        """Put everything back where it was."""
+        """Let the silent servers speak again; what sidecars have moved stays where it is."""
         self.silent = set()
         self._told.clear()
-        for server in self.watched:
-            if server.span != server.home:
-                server.go(server.home)
         await self.announce()
 
     def grow(self, count: int) -> None:
