@@ -99,6 +99,21 @@ def test_an_id_that_the_server_itself_remembers_is_not_begun_again(served: Path,
     assert recording.restarts == []
 
 
+def test_a_server_that_never_shows_its_restart_is_told_so_once_it_serves(
+    served: Path, recording: RecordingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording.shows_restarts = False
+    with caplog.at_level(logging.WARNING, logger="swarmkeel.control.handler"):
+        assert shown_restart(restart(served))["phase"] == "accepted"
+        assert caplog.messages == []
+        recording.present = replace(ONLINE, span=Span(10, 28))
+        for _ in range(3):
+            ask(served, "GET", "/v1/status")
+    (message,) = caplog.messages
+    assert "restart restart-1: the server is online on blocks 10:28" in message
+    assert "give it as ServerStatus.restart" in message
+
+
 def test_remembered_ids_are_bounded(served: Path, recording: RecordingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "MAX_REMEMBERED_IDS", 3)
     for number in range(5):

@@ -25,6 +25,7 @@ from swarmkeel.control.protocol import (
     RestartPhase,
     RestartRequest,
     RestartStatus,
+    ServerPhase,
     ServerStatus,
 )
 from swarmkeel.swarm.span import Span
@@ -106,6 +107,7 @@ class RequestHandler:
         self._prefetches: OrderedDict[str, Span] = OrderedDict()
         self._begun: RestartStatus | None = None
         self._shown_before: str | None = None
+        self._warned = False
 
     def handle(self, request: Request) -> Response:
         """Answer a request; whatever goes wrong becomes a problem."""
@@ -148,7 +150,7 @@ class RequestHandler:
         if known is None:
             self._check_restart(wanted, status)
             self._callbacks.restart(wanted)
-            self._begun = RestartStatus(wanted.id, wanted.span, RestartPhase.ACCEPTED)
+            self._begun, self._warned = RestartStatus(wanted.id, wanted.span, RestartPhase.ACCEPTED), False
             self._shown_before = None if status.restart is None else status.restart.id
             _remember(self._restarts, wanted.id, self._begun)
             _log.info("restart %s on blocks %s begun: %s", wanted.id, wanted.span, wanted.reason)
@@ -195,6 +197,14 @@ class RequestHandler:
         shown = status.restart
         if self._begun is not None and (None if shown is None else shown.id) == self._shown_before:
             # The callback has begun the restart and does not show it yet: it is under way all the same.
+            if status.state is ServerPhase.ONLINE and status.span == self._begun.span and not self._warned:
+                self._warned = True
+                _log.warning(
+                    "restart %s: the server is online on blocks %s and its status() still shows no such restart; give it as "
+                    "ServerStatus.restart, or the sidecar waits for its end until it gives the move up as failed",
+                    self._begun.id,
+                    self._begun.span,
+                )
             return replace(status, restart=self._begun)
         self._begun = None
         if shown is not None:
