@@ -187,7 +187,9 @@ def measure(module: str) -> Measured:
     (copy / "mutants" / path).unlink()
     mutants, ends = copy / "mutants.json", copy / "ends.json"
     mutants.write_text(_python(copy, "-c", _MAKE, path).splitlines()[-1])
-    quiet = ("-q", "-p", "tools.mutant_runner", *(word for name in _NOT_NEEDED for word in ("-p", f"no:{name}")))
+    plugins = ("tools.mutant_runner", *(f"no:{name}" for name in _NOT_NEEDED))
+    # Nobody reads why a test failed, hundreds of times.
+    quiet = ("-q", "--tb=native", *(word for plugin in plugins for word in ("-p", plugin)))
     names = {MUTANTS: str(mutants), ENDS: str(ends)}
     _python(copy, "-m", "pytest", *quiet, "--hypothesis-profile=mutation", *TESTS[module], **names)
     end_by_name: dict[str, str] = json.loads(ends.read_text())
