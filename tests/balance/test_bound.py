@@ -1,18 +1,52 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.bound import measure, throughput_bound
+from swarmkeel.balance.bound import measure, measure_placed, throughput_bound
 from swarmkeel.balance.decision import SwarmNumbers
+from swarmkeel.swarm.span import Span
 from tests.balance import plain
 from tests.balance.swarms import spans_from
 
 sizes = st.lists(st.tuples(st.integers(1, 5), st.sampled_from([1.0, 2.0, 3.5, 10.0])), min_size=1, max_size=4)
+
+
+def plainly(servers: list[tuple[int, float]], total_blocks: int) -> float:
+    """Give the least of what the proof says, for every distance and every number of servers taken away."""
+    fastest_first = sorted(servers, key=lambda server: -server[1])
+    bound = math.inf
+    for distance in range(1, total_blocks + 1):
+        looked_at = math.ceil(total_blocks / distance)
+        shares = [min(looked_at, math.ceil(length / distance)) for length, _ in fastest_first]
+        for taken in range(len(servers) + 1):
+            left = looked_at - sum(shares[:taken])
+            if left > 0:
+                others = [throughput for _, throughput in fastest_first[taken:]]
+                brought = sum(rps * share for rps, share in zip(others, shares[taken:], strict=True))
+                bound = min(bound, brought / left, sum(others[: sum(shares[taken:]) // left]))
+    return bound
+
+
+@given(
+    st.integers(1, 12).flatmap(
+        lambda total: st.tuples(
+            st.lists(st.tuples(st.integers(1, total), st.sampled_from([1.0, 2.0, 3.5, 10.0])), max_size=8),
+            st.just(total),
+        )
+    )
+)
+def test_the_bound_is_the_least_of_all_that_its_proof_gives(case: tuple[list[tuple[int, float]], int]) -> None:
+    servers, total_blocks = case
+    expected = pytest.approx(plainly(servers, total_blocks))
+    assert throughput_bound(spans_from(*((0, *server) for server in servers)), total_blocks) == expected
+    placed = [(Span(0, length), throughput) for length, throughput in servers]
+    assert measure_placed(placed, total_blocks).bound_rps == expected
 
 
 @given(st.integers(1, 5), sizes)
@@ -74,3 +108,15 @@ def test_a_swarm_in_numbers() -> None:
     assert (numbers.bottleneck_rps, numbers.uncovered_blocks) == (0, 1)
     assert numbers.bound_rps == pytest.approx(3)
     assert numbers.balance_ratio == 0
+
+
+def test_a_swarm_as_it_would_be_elsewhere_is_measured_as_if_it_were_there() -> None:
+    placed = [(Span(0, 2), 5.0), (Span(1, 3), 3.0), (Span(2, 4), 4.0)]
+    there = spans_from(*((span.start, span.end, throughput) for span, throughput in placed))
+    assert measure_placed(placed, 4) == measure(there, 4)
+    assert measure_placed(placed, 4).bottleneck_rps == 4.0
+    assert measure_placed(placed, 5).uncovered_blocks == 1
+
+
+def test_a_throughput_of_nothing_covers_nothing() -> None:
+    assert measure(spans_from((0, 2, 0.0), (1, 3, 0.5)), 4).uncovered_blocks == 2

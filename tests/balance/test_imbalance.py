@@ -88,6 +88,21 @@ def test_missing_own_span_is_a_clear_error(total_blocks: int) -> None:
     with pytest.raises(OwnSpanMissingError, match="QmNobody") as caught:
         should_choose_other_blocks("QmNobody", modules_from(total_blocks), 0.75)
     assert isinstance(caught.value, AssertionError)
+    assert caught.value.problem == ("no JOINING or ONLINE record of server QmNobody is among the swarm's records")
+    assert caught.value.remedy == "read the DHT again after the server has announced its blocks"
+
+
+def test_only_a_quality_above_one_forces_a_move() -> None:
+    assert check(4, (0, 2, 5.0), (2, 4, 5.0), quality=1.0).reason is ImbalanceReason.LEAVING_UNCOVERS_BLOCK
+
+
+def test_a_bottleneck_of_nearly_nothing_is_none_that_could_be_lost() -> None:
+    # A thousandth of a request a second is Petals' "not covered at all"; a little more than it is covered.
+    for rps, reason in (
+        (1e-3, ImbalanceReason.ALREADY_AT_BEST_PLACE),
+        (1.1e-3, ImbalanceReason.LEAVING_UNCOVERS_BLOCK),
+    ):
+        assert check(2, (0, 1, rps), (1, 2, 5.0)).reason is reason
 
 
 def outcome(found: ImbalanceCheck) -> plain.Outcome:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.layout import lay_out
+from swarmkeel.balance.candidates import DWELL_SECONDS
+from swarmkeel.balance.layout import Placement, lay_out
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
 
@@ -93,3 +100,98 @@ def test_of_two_that_would_do_the_quicker_goes() -> None:
 def test_more_than_there_is_cannot_be_covered() -> None:
     assert lay_out([server(0, 3)], 6) is None
     assert lay_out([], 1) is None
+
+
+def cost(server: PlanServer) -> float:
+    return 1 + (server.load_seconds + server.fetch_seconds) / DWELL_SECONDS
+
+
+def shapes(server: PlanServer, total_blocks: int) -> list[tuple[int, float]]:
+    """Give how many blocks it can hold, and what it serves then."""
+    said = [(len(server.final), server.throughput), *server.shapes]
+    return [(length, rps) for length, rps in said if 0 < length <= total_blocks and rps > 0]
+
+
+def least_cost(servers: Sequence[PlanServer], total_blocks: int) -> float:
+    """Try everything: each server in its turn covers where it is, or moves to where the covered blocks end, or does nothing.
+
+    One of all servers may have its turn whenever it likes.
+    """
+    order = sorted(range(len(servers)), key=lambda index: (servers[index].final, index))
+
+    def moves(index: int, reach: int) -> list[int]:
+        return [min(reach + length, total_blocks) for length, _ in shapes(servers[index], total_blocks)]
+
+    def with_one_at_any_time(joker: int | None) -> float:
+        @cache
+        def search(turn: int, reach: int, waits: int | None) -> float:
+            found = [math.inf]
+            if waits is not None:
+                found += [cost(servers[waits]) + search(turn, beyond, None) for beyond in moves(waits, reach)]
+            if turn == len(order):
+                return min(*found, 0.0 if waits is None and reach == total_blocks else math.inf)
+            server = servers[order[turn]]
+            found.append(search(turn + 1, reach, waits))
+            if order[turn] == joker:
+                return min(found)
+            if server.throughput > 0 and server.final.start <= reach:
+                found.append(search(turn + 1, max(reach, min(server.final.end, total_blocks)), waits))
+            if server.movable_in_emergency:
+                found += [cost(server) + search(turn + 1, beyond, waits) for beyond in moves(order[turn], reach)]
+            return min(found)
+
+        return search(0, 0, joker)
+
+    free = [index for index, server in enumerate(servers) if server.movable_in_emergency]
+    return min(with_one_at_any_time(joker) for joker in (None, *free))
+
+
+def drawn_swarm(seed: int) -> tuple[list[PlanServer], int]:
+    """Draw a few servers of all kinds; some serve nothing, some stay, some say of themselves what cannot be."""
+    draws = random.Random(seed)  # noqa: S311 - a swarm, not a secret
+    total_blocks = draws.randint(1, 10)
+    servers = []
+    for number in range(draws.randint(0, 5)):
+        length = draws.randint(1, total_blocks)
+        start = draws.randint(0, total_blocks - length)
+        others = sorted({draws.randint(0, total_blocks + 2) for _ in range(2)} - {length})
+        servers.append(
+            PlanServer(
+                f"p{number}",
+                Span(start, start + length),
+                draws.choice([5.0, 5.0, 7.0, 0.0]),
+                serving=True,
+                movable=False,
+                movable_in_emergency=draws.random() < 0.8,
+                load_seconds=draws.choice([0.0, 60.0, 900.0]),
+                fetch_seconds=draws.choice([0.0, 600.0, 7200.0]),
+                shapes=tuple((other, draws.choice([1.0, 3.0, 0.0])) for other in others),
+            )
+        )
+    return servers, total_blocks
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_layout_of_its_kind_has_cheaper_moves(seed: int) -> None:
+    for part in range(5):
+        servers, total_blocks = drawn_swarm(5 * seed + part)
+        placements = lay_out(servers, total_blocks)
+        least = least_cost(servers, total_blocks)
+        assert (placements is None) == (least == math.inf)
+        if placements is None:
+            continue
+        assert sum(cost(servers[each.server]) for each in placements) == pytest.approx(least)
+        assert_is_a_layout(placements, servers, total_blocks)
+
+
+def assert_is_a_layout(placements: Sequence[Placement], servers: list[PlanServer], total_blocks: int) -> None:
+    assert [each.target for each in placements] == sorted(each.target for each in placements)
+    assert len({each.server for each in placements}) == len(placements)
+    for each in placements:
+        server = servers[each.server]
+        assert server.movable_in_emergency
+        assert each.target != server.final
+        assert (len(each.target), each.throughput) in shapes(server, total_blocks)
+    moved = {each.server for each in placements}
+    served = [each.final for index, each in enumerate(servers) if index not in moved and each.throughput > 0]
+    assert covered(served + [each.target for each in placements], total_blocks)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.decision import Decision, Verdict
-from swarmkeel.balance.imbalance import should_choose_other_blocks
+from swarmkeel.balance.decision import Decision, Reason, SwarmNumbers, Verdict
+from swarmkeel.balance.imbalance import check_imbalance, should_choose_other_blocks
 from swarmkeel.balance.policies import get_policy
 from swarmkeel.balance.policy import OwnServer, PolicySettings, Situation
 from swarmkeel.balance.reasons import SENTENCES
@@ -56,6 +56,60 @@ def test_a_pile_beside_a_hole_leads_into_the_hole() -> None:
     assert (decision.before.bottleneck_rps, decision.before.uncovered_blocks) == (0, 3)
     assert (decision.after.bottleneck_rps, decision.after.uncovered_blocks) == (5, 0)
     assert decision.sentence.startswith("moving: the balance quality 0.0% is below the limit of 75.0%")
+
+
+def test_a_decision_says_all_that_it_rests_on() -> None:
+    swarm = snapshot(modules_from(6, (0, 3, 5.0), (0, 3, 5.0), first_block=10))
+    decision = decide(swarm, own(Span(10, 13)), seed=7)
+    assert decision == Decision(
+        verdict=Verdict.MOVING,
+        reasons=decision.reasons,
+        policy="petals",
+        peer_id="QmA",
+        own_span=Span(10, 13),
+        target=Span(13, 16),
+        before=SwarmNumbers(bottleneck_rps=0, bound_rps=5, uncovered_blocks=3),
+        after=SwarmNumbers(bottleneck_rps=5, bound_rps=5, uncovered_blocks=0),
+        snapshot_digest=swarm.digest,
+        seed=7,
+    )
+
+
+def test_the_seed_is_that_of_the_search() -> None:
+    servers = [(3, 8, 5.0), (1, 8, 4.0), (6, 8, 1.0), (5, 8, 9.0), (4, 5, 8.0), (1, 10, 7.0)]
+    swarm = snapshot(modules_from(10, *servers))
+    spans = swarm.spans(ServerState.JOINING)
+    found = []
+    for seed in range(12):
+        check = check_imbalance("QmA", spans, 0.75, total_blocks=10, rng=np.random.RandomState(seed))
+        values = decide(swarm, own(Span(3, 8)), seed=seed).reasons[0].values
+        assert (values["reached_rps"], values["rounds"]) == (check.reached_rps, check.rounds)
+        found.append((check.reached_rps, check.rounds))
+    assert len(set(found)) > 3
+
+
+def test_joining_servers_count_and_offline_ones_do_not() -> None:
+    modules = modules_from(6, (0, 3, 5.0), (0, 3, 5.0), (3, 6, 5.0))
+    for module in modules[3:]:
+        module.servers["QmC"] = replace(module.servers["QmC"], state=ServerState.JOINING)
+    assert decide(snapshot(modules), own(Span(0, 3))).verdict is Verdict.BALANCED
+    for module in modules[3:]:
+        module.servers["QmC"] = replace(module.servers["QmC"], state=ServerState.OFFLINE)
+    assert decide(snapshot(modules), own(Span(0, 3))).verdict is Verdict.MOVING
+
+
+def test_what_the_swarm_would_do_is_summed_in_the_order_of_the_peer_ids() -> None:
+    # 0.1 + 0.2 + 0.3 and 0.2 + 0.3 + 0.1 differ in the last bit.
+    swarm = snapshot(modules_from(1, (0, 1, 9.0), (0, 1, 0.2), (0, 1, 0.3)))
+    idle = OwnServer(peer_id="QmA", span=None, num_blocks=1, throughput=0.1)
+    after = decide(swarm, idle).after
+    assert after is not None
+    assert after.bottleneck_rps == 0.1 + 0.2 + 0.3 != 0.2 + 0.3 + 0.1
+
+
+def test_a_server_may_hold_exactly_the_whole_model() -> None:
+    decision = decide(snapshot(modules_from(4, (0, 3, 5.0))), own(None, 4))
+    assert (decision.verdict, decision.target) == (Verdict.MOVING, Span(0, 4))
 
 
 def test_blocks_are_counted_like_those_of_the_model() -> None:
@@ -114,6 +168,75 @@ def test_a_server_that_stays_is_told_why(servers: list[tuple[int, int, float]], 
     assert "{" not in decision.sentence
 
 
+@pytest.mark.parametrize(
+    ("servers", "quality", "reason"),
+    [
+        ([(0, 3, 5.0), (0, 3, 5.0)], 1.5, Reason(name="forced", values={"limit": 1.5})),
+        (
+            [(0, 3, 5.0), (3, 6, 5.0)],
+            0.75,
+            Reason(name="leaving_uncovers_block", values={"span": "10:13", "block": 10}),
+        ),
+        (
+            [(0, 3, 5.0), (0, 2, 5.0), (3, 6, 5.0)],
+            0.75,
+            Reason(name="leaving_uncovers_block", values={"span": "10:13", "block": 12}),
+        ),
+        (
+            [(0, 3, 5.0), (0, 6, 5.0), (3, 6, 5.0)],
+            0.75,
+            Reason(name="already_at_best_place", values={"span": "10:13"}),
+        ),
+        (
+            [(0, 3, 5.0), (0, 3, 20.0), (3, 6, 16.0)],
+            0.75,
+            Reason(
+                name="gain_too_small",
+                values={"quality": 0.8, "limit": 0.75, "bottleneck_rps": 16.0, "reached_rps": 20.0, "rounds": 1},
+            ),
+        ),
+        (
+            [(0, 3, 5.0), (0, 3, 20.0), (3, 6, 16.0)],
+            0.9,
+            Reason(
+                name="imbalance",
+                values={"quality": 0.8, "limit": 0.9, "bottleneck_rps": 16.0, "reached_rps": 20.0, "rounds": 1},
+            ),
+        ),
+    ],
+    ids=lambda value: value.name if isinstance(value, Reason) else "",
+)
+def test_a_reason_has_its_numbers(servers: list[tuple[int, int, float]], quality: float, reason: Reason) -> None:
+    swarm = snapshot(modules_from(6, *servers, first_block=10))
+    decision = decide(swarm, own(Span(10, 13)), policy=PolicySettings(quality=quality))
+    (said,) = decision.reasons
+    assert said.name == reason.name
+    assert dict(said.values) == pytest.approx(dict(reason.values))
+
+
+def test_a_search_that_gains_nothing_has_its_numbers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    swarm = snapshot(modules_from(6, (0, 1, 5.0), (0, 1, 6.0)))
+    values: dict[str, float] = {"bottleneck_rps": 0.0, "reached_rps": 0.0, "rounds": 1}
+    assert decide(swarm, own(Span(0, 1))).reasons == (Reason(name="no_gain", values=values),)
+    monkeypatch.setattr("swarmkeel.balance.imbalance.MAX_ROUNDS", 0)
+    given_up = Reason(name="no_steady_placement", values={"rounds": 0})
+    assert decide(swarm, own(Span(0, 1))).reasons == (given_up,)
+
+
+def test_a_server_that_stays_is_told_all_of_it() -> None:
+    there = snapshot(modules_from(6, (0, 3, 5.0), (3, 6, 5.0), first_block=10))
+    assert decide(there, own(Span(10, 13)), policy=PolicySettings(quality=1.5)).reasons == (
+        Reason(name="already_at_best_place", values={"span": "10:13"}),
+        Reason(name="forced", values={"limit": 1.5}),
+    )
+    too_large = decide(there, own(Span(10, 13), 7))
+    assert too_large.reasons == (Reason(name="too_many_blocks", values={"num_blocks": 7, "total_blocks": 6}),)
+    for decision in (decide(there, own(Span(10, 13))), too_large):
+        assert decision.before == SwarmNumbers(bottleneck_rps=5, bound_rps=5, uncovered_blocks=0)
+    first = decide(there, OwnServer(peer_id="QmNew", span=None, num_blocks=2, throughput=5.0))
+    assert first.reasons == (Reason(name="first_placement", values={"target": "10:12"}),)
+
+
 def test_a_server_without_blocks_goes_where_the_blocks_are_weakest_whatever_it_left_behind() -> None:
     leftovers = modules_from(6, (3, 6, 99.0), (0, 3, 50.0))
     decision = decide(snapshot(leftovers), own(None, 3))
@@ -159,6 +282,8 @@ def test_nothing_is_decided_on_what_is_not_known(
     assert decision.verdict is Verdict.INSUFFICIENT_INFORMATION
     assert decision.target is None
     assert reason in names(decision)
+    # What the swarm does is told where it is only the server's own record that is in doubt.
+    assert (decision.before is not None) == reason.startswith("own_")
     assert "{" not in decision.sentence
 
 

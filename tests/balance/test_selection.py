@@ -51,6 +51,11 @@ def test_hostile_lengths_are_slices_as_in_python(values: list[float], num_blocks
     assert find_best_start(np.array(values), num_blocks) == plain.best_start(values, num_blocks)
 
 
+@pytest.mark.parametrize(("num_blocks", "start"), [(0, 0), (-1, 1), (-4, 4), (-5, 0), (-6, 0)])
+def test_first_empty_slice_is_the_best_where_the_length_is_none(num_blocks: int, start: int) -> None:
+    assert find_best_start(np.array([3.0, 1.0, 2.0, 5.0, 4.0]), num_blocks) == start
+
+
 def test_hugely_negative_length_costs_nothing() -> None:
     assert find_best_start(np.zeros(5), -(10**30)) == 0
 
@@ -72,8 +77,10 @@ def test_leaves_its_argument_alone() -> None:
 
 @pytest.mark.parametrize("total_blocks", [0, 3])
 def test_window_longer_than_the_model_is_a_clear_error(total_blocks: int) -> None:
-    with pytest.raises(TooManyBlocksError, match=f"{total_blocks + 1} blocks fits into {total_blocks}"):
+    with pytest.raises(TooManyBlocksError) as caught:
         find_best_start(np.zeros(total_blocks), total_blocks + 1)
+    assert caught.value.problem == f"no window of {total_blocks + 1} blocks fits into {total_blocks} blocks"
+    assert caught.value.remedy == "let the server hold at most as many blocks as the model has"
 
 
 def test_chooses_blocks_by_joining_and_online_servers() -> None:

@@ -48,3 +48,28 @@ def test_every_shape_can_be_had(least: int, more: int, compute: float, network: 
         assert blocks != present
         assert throughput == throughput_of(blocks, compute_rps=compute, network_rps=network)
     assert [throughput for _, throughput in shapes] == sorted((rps for _, rps in shapes), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "compute", "network", "present", "lengths"),
+    [
+        # With 7 blocks computing is as fast as the network: 100 / ((7 + 1) / 2) is 25.
+        (1, 80, 100.0, 25.0, 0, [7, 11, 19, 30, 49, 80]),
+        (9, 80, 100.0, 25.0, 0, [9, 14, 22, 33, 52, 80]),
+        (1, 5, 100.0, 25.0, 0, [5]),
+        (1, 3, 1.0, 25.0, 0, [1, 2, 3]),
+        (2, 2, 1.0, 25.0, 0, [2]),
+        (1, 4, 100.0, 25.0, 4, []),
+        (1, 9, 100.0, 0.5, 3, [9]),
+    ],
+)
+def test_lengths_are_in_about_equal_ratios_from_what_the_network_can_use_to_the_most(
+    least: int, most: int, *, compute: float, network: float, present: int, lengths: list[int]
+) -> None:
+    shapes = possible_shapes(least, most, compute_rps=compute, network_rps=network, present=present)
+    assert [blocks for blocks, _ in shapes] == lengths
+
+
+@pytest.mark.parametrize("network", [0.0, -1.0])
+def test_a_server_whose_network_carries_nothing_is_tried_with_its_most_blocks(network: float) -> None:
+    assert possible_shapes(1, 4, compute_rps=10.0, network_rps=network, present=1) == ((4, network),)

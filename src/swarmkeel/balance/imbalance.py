@@ -157,26 +157,23 @@ class _Placements:
         return moved
 
 
-class _CompiledPlacements:
-    """The same by the kernel.
+def _is_for_kernel(spans: Sequence[RemoteSpanInfo[Peer]], total_blocks: int) -> bool:
+    """Whether all spans are within the blocks, as those of hostile records need not be, and no sum can overflow."""
+    within = all(0 <= span.start < span.end <= total_blocks for span in spans)
+    return within and sum(span.throughput for span in spans) < _LARGEST_SUM
 
-    Raises:
-        ValueError: If a span is not within the blocks, as hostile records can make it, or sums might overflow.
-    """
+
+class _CompiledPlacements:
+    """The same by the kernel, for swarms that are for it."""
 
     def __init__(
         self, move: Callable[..., int], spans: Sequence[RemoteSpanInfo[Peer]], throughputs: NDArray[np.float64]
     ) -> None:
-        if any(not 0 <= span.start < span.end <= len(throughputs) for span in spans):
-            raise ValueError("a span is not within the blocks")
-        count = len(spans)
-        self._shares = np.fromiter((span.throughput for span in spans), np.float64, count)
-        if not self._shares.sum() < _LARGEST_SUM:
-            raise ValueError("throughputs might overflow")
         self._move = move
         self._throughputs = throughputs
-        self._starts = np.fromiter((span.start for span in spans), np.int64, count)
-        self._lengths = np.fromiter((span.length for span in spans), np.int64, count)
+        self._shares = np.fromiter((span.throughput for span in spans), np.float64)
+        self._starts = np.fromiter((span.start for span in spans), np.int64)
+        self._lengths = np.fromiter((span.length for span in spans), np.int64)
 
     def move_in_turn(self, order: NDArray[np.int64]) -> bool:
         """See `_Placements.move_in_turn`."""
@@ -186,11 +183,8 @@ class _CompiledPlacements:
 def _place(
     spans: Sequence[RemoteSpanInfo[Peer]], throughputs: NDArray[np.float64]
 ) -> _Placements | _CompiledPlacements:
-    if compiled is not None:
-        try:
-            return _CompiledPlacements(compiled, spans, throughputs)
-        except ValueError:
-            pass
+    if compiled is not None and _is_for_kernel(spans, len(throughputs)):
+        return _CompiledPlacements(compiled, spans, throughputs)
     return _Placements(spans, throughputs)
 
 

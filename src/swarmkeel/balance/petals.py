@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from swarmkeel.balance.bound import measure
@@ -63,11 +61,9 @@ class PetalsPolicy:
             if target == own.span:
                 at_best_place = Reason(name=ImbalanceReason.ALREADY_AT_BEST_PLACE.value, values={"span": str(own.span)})
                 return _decision(situation, Verdict.BALANCED, at_best_place, reason, before=before)
-        present = spans.get(own.peer_id)
-        if present is None or own.span is None:
-            present = RemoteSpanInfo(own.peer_id, 0, 0, ServerInfo(ServerState.JOINING, own.throughput))
-        moved = {**others, own.peer_id: replace(present, start=start, end=start + own.num_blocks)}
-        after = measure(moved, snapshot.total_blocks)
+        info = ServerInfo(ServerState.JOINING, own.throughput) if own.span is None else spans[own.peer_id].server_info
+        moved = RemoteSpanInfo(own.peer_id, start, start + own.num_blocks, info)
+        after = measure({**others, own.peer_id: moved}, snapshot.total_blocks)
         return _decision(situation, Verdict.MOVING, reason, before=before, target=target, after=after)
 
 
