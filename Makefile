@@ -143,8 +143,9 @@ bench-dht: $(INSTALLED) $(PETALS_INSTALLED) ## Read swarms from a real DHT besid
 bench-footprint: $(INSTALLED) ## Measure what one sidecar costs its machine, and fail if that is over the budget.
 	@$(RUN) benchmarks.footprint $(ARGS)
 
-bench-scale: $(INSTALLED) ## Let a swarm with real sidecars on a real DHT grow to 300 servers; takes ten minutes.
+bench-scale: $(INSTALLED) ## Let a swarm with real sidecars on a real DHT grow to 300 servers, and a simulated one to 10,000; takes long.
 	@$(RUN) benchmarks.scale_dht $(ARGS)
+	@$(RUN) benchmarks.scale_simulated
 
 bench: $(INSTALLED) ## Measure what decisions take and how that grows; takes a few minutes.
 	@mkdir -p build/bench/raw
@@ -152,6 +153,7 @@ bench: $(INSTALLED) ## Measure what decisions take and how that grows; takes a f
 	  --benchmark-timer=time.process_time --benchmark-max-time=0.3 --benchmark-min-rounds=3 --benchmark-disable-gc \
 	  --benchmark-json=build/bench/raw/balance.json $(ARGS)
 	@$(RUN) benchmarks.balance_growth build/bench/raw/balance.json
+	@$(RUN) benchmarks.coordinated_plan
 
 bench-petals: $(INSTALLED) $(PETALS_INSTALLED) ## Measure the same beside the installed Petals, in turn; takes some minutes.
 	@$(RUN) benchmarks.beside_petals $(ARGS)

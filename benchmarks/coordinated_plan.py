@@ -181,7 +181,7 @@ def result(timings: Sequence[Timing]) -> Result:
         "coordinated-plan",
         "The coordinated decision",
         20,
-        "python -m benchmarks.coordinated_plan",
+        "make bench",
         machine(),
         [
             Text(

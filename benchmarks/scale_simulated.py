@@ -1,6 +1,6 @@
 """A whole swarm of up to ten thousand sidecars in simulated time: what they all decide together, and how soon a hole is closed.
 
-    python -m benchmarks.scale_simulated [--servers 100 1000 10000]
+    python -m benchmarks.scale_simulated [--servers 100 1000 10000] [--minutes 15]
 
 Every server has a sidecar that runs the production code of decisions, claims, guards and moves (`swarmkeel.simulation`); the
 swarm begins with a hole of three blocks, as after a failure of all who served them. Sidecars that see the same share one
@@ -44,6 +44,7 @@ class Outcome:
 
     Attributes:
         servers: Servers, each with a sidecar.
+        minutes: Simulated time.
         checks: Checks that all sidecars made in the simulated time.
         plans: Plans that were made for them: one for all checks that saw the same.
         plan_seconds: Processor time of a plan, in the mean.
@@ -57,6 +58,7 @@ class Outcome:
     """
 
     servers: int
+    minutes: float
     checks: int
     plans: int
     plan_seconds: float
@@ -95,14 +97,14 @@ def write_swarm(servers: int, path: Path) -> None:
     path.write_text(json.dumps(document))
 
 
-def run(servers: int, folder: Path) -> Outcome:
+def run(servers: int, minutes: float, folder: Path) -> Outcome:
     """Let a swarm live for some minutes."""
     path = folder / f"{servers}.json"
     write_swarm(servers, path)
     scenario = Scenario.model_validate(
         {
             "name": f"{servers} sidecars",
-            "duration": MINUTES * 60,
+            "duration": minutes * 60,
             "warm_up": 0,
             "churn": {"enabled": False},
             # Readings are late, as ever, but whole: what is missed is another matter, see docs/policy.md.
@@ -145,6 +147,7 @@ def run(servers: int, folder: Path) -> Outcome:
     closed = [time for time, uncovered in zip(trace.times, trace.uncovered, strict=True) if uncovered == 0]
     return Outcome(
         servers=servers,
+        minutes=minutes,
         checks=checks,
         plans=len(plans),
         plan_seconds=sum(plans) / max(len(plans), 1),
@@ -160,8 +163,9 @@ def run(servers: int, folder: Path) -> Outcome:
 
 TABLE: Final[dict[str, Callable[[Outcome], str]]] = {
     "sidecars": lambda outcome: f"{outcome.servers:,}",
+    "simulated minutes": lambda outcome: f"{outcome.minutes:g}",
     "checks": lambda outcome: f"{outcome.checks:,}",
-    "checks a second, all together": lambda outcome: f"{outcome.checks / MINUTES / 60:.1f}",
+    "checks a second, all together": lambda outcome: f"{outcome.checks / outcome.minutes / 60:.1f}",
     "different views decided on": lambda outcome: f"{outcome.plans:,}",
     "a plan (ms)": lambda outcome: f"{outcome.plan_seconds * 1000:.1f}",
     "hole closed after (s)": lambda outcome: "never" if outcome.hole_seconds is None else f"{outcome.hole_seconds:.0f}",
@@ -176,11 +180,12 @@ def main() -> None:
     """Run all sizes, print what they came to and write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", type=int, nargs="+", default=SERVERS)
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="simulated time")
     options = parser.parse_args()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         for servers in options.servers:
-            outcomes.append(run(servers, Path(folder)))
+            outcomes.append(run(servers, options.minutes, Path(folder)))
             print("; ".join(f"{name} {cell(outcomes[-1])}" for name, cell in TABLE.items()))
             print(f"  {outcomes[-1].seconds:.0f} s of processor time, {outcomes[-1].memory_mb:.0f} MB", flush=True)
     write_result(result(outcomes))
@@ -193,12 +198,11 @@ def result(outcomes: Sequence[Outcome]) -> Result:
         "scale-simulated",
         "Ten thousand sidecars, in simulated time",
         55,
-        "python -m benchmarks.scale_simulated",
+        "make bench-scale",
         machine(),
         [
             Text(
-                f"Swarms on {BLOCKS} blocks that begin with a hole of {len(HOLE)} blocks, {MINUTES} minutes of simulated time. "
-                "Every server has a sidecar, and each of them runs the production code of decisions, claims, guards and "
+                f"Swarms on {BLOCKS} blocks that begin with a hole of {len(HOLE)} blocks, in simulated time. Every server has a sidecar, and each of them runs the production code of decisions, claims, guards and "
                 "moves; the DHT, its delays (nobody sees anything less than 3 s old) and loading (1 to 20 minutes) are "
                 "simulated. Readings miss nothing here."
             ),
