@@ -2,8 +2,9 @@
 
 mutmut makes the mutants; all of a module lie in one file, and an environment variable says which one is called. mutmut's own
 loop starts pytest anew for each of them, which costs a hundred times what the tests cost. Here they are collected once, and
-each mutant gets a forked process, so that nothing that it leaves behind is seen by the next. A process that computes on and on
-is ended by the limit on its processor time: a machine with other work to do makes no mutant hang.
+each mutant gets a forked process, so that nothing that it leaves behind is seen by the next. Of the tests those are run that
+call its function: others cannot notice it. A process that computes on and on is ended by the limit on its processor time: a
+machine with other work to do makes no mutant hang.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from typing import Final
 
 import pytest
 from _pytest.runner import runtestprotocol
+from mutmut.state import state
 
 MUTANTS: Final = "SWARMKEEL_MUTANTS"
 """Names a JSON file with the mutants' names."""
 ENDS: Final = "SWARMKEEL_MUTANT_ENDS"
 """Names the file that the outcome of each is written to."""
 _CALLED: Final = "MUTANT_UNDER_TEST"  # mutmut's
+_NO_MUTANT: Final = "stats"  # mutmut's: the code as it is, and a note of each function that is called
 _PATIENCE: Final = 20.0
 _MEMORY: Final = 8 << 30
 _SLEEPLESS: Final = 1800
@@ -70,13 +73,24 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     if session.testsfailed:
         pytest.exit("not all tests could be collected", returncode=1)
     took: list[tuple[float, int]] = []
+    called: list[set[str]] = []
+    os.environ[_CALLED] = _NO_MUTANT
     for number, item in enumerate(session.items):
         begun = time.process_time()
+        state()._stats.clear()  # noqa: SLF001 - mutmut has no other name for it
         if (said := failure(item)) is not None:
             pytest.exit(f"{item.nodeid} fails on the code as it is:\n{said}", returncode=1)
         took.append((time.process_time() - begun, number))
-    items = [session.items[number] for _, number in sorted(took)]
+        called.append(set(state()._stats))  # noqa: SLF001
     seconds = 2.0 + _PATIENCE * sum(spent for spent, _ in took)
+    in_turn = [number for _, number in sorted(took)]
+
+    def noticing(mutant: str) -> list[pytest.Item]:
+        function, _, _ = mutant.rpartition("__mutmut_")
+        # One that no test calls may be called as tests are collected, or in a process of their own.
+        callers = [number for number in in_turn if function in called[number]] or in_turn
+        return [session.items[number] for number in callers]
+
     names: list[str] = json.loads(Path(os.environ[MUTANTS]).read_text())
-    Path(os.environ[ENDS]).write_text(json.dumps({name: end_of(name, items, seconds) for name in names}))
+    Path(os.environ[ENDS]).write_text(json.dumps({name: end_of(name, noticing(name), seconds) for name in names}))
     return True

@@ -58,6 +58,49 @@ def test_each_mutant_ends_as_the_tests_say(tmp_path: Path) -> None:
     }
 
 
+def test_only_tests_that_call_the_function_are_run_on_its_mutant(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    test = f"""
+import os
+
+from mutmut.mutation.trampoline import wrap_in_trampoline
+
+def x_answer__mutmut_1():
+    return 41
+
+mutants = {{"x_answer__mutmut_1": x_answer__mutmut_1}}
+
+@wrap_in_trampoline(mutants)
+def answer():
+    raise AssertionError
+
+def x_answer__mutmut_orig():
+    return 42
+
+mutants["_mutmut_orig"] = x_answer__mutmut_orig
+
+def note(name):
+    with open({str(tmp_path / "notes")!r}, "a") as notes:
+        notes.write(os.environ["MUTANT_UNDER_TEST"] + " " + name + "; ")
+
+def test_answer():
+    note("test_answer")
+    assert answer() == 42
+
+def test_something_else():
+    note("test_something_else")
+"""
+    run, ends = run_mutants(tmp_path, test, ["test_it.x_answer__mutmut_1", "test_it.x_other__mutmut_1"])
+    assert run.returncode == 0, run.stdout
+    assert list(json.loads(ends.read_text()).values()) == ["killed", "survived"]
+    notes = (tmp_path / "notes").read_text().split("; ")
+    of = [note.split() for note in notes if note]
+    assert [name for mutant, name in of if mutant == "test_it.x_answer__mutmut_1"] == ["test_answer"]
+    # What no test is seen to call is tried on all of them.
+    other = {name for mutant, name in of if mutant == "test_it.x_other__mutmut_1"}
+    assert other == {"test_answer", "test_something_else"}
+
+
 def test_where_the_code_as_it_is_fails_nothing_is_measured(tmp_path: Path) -> None:
     run, ends = run_mutants(tmp_path, _TEST.replace("== 42", "== 43"), ["harmless"])
     assert run.returncode != 0
