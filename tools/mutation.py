@@ -50,7 +50,12 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "balance/coverage": ("tests/balance/test_coverage.py",),
     "balance/throughput": ("tests/balance/test_throughput.py",),
     "balance/selection": ("tests/balance/test_selection.py", "tests/balance/test_golden.py"),
-    "balance/imbalance": ("tests/balance/test_imbalance.py", "tests/balance/test_golden.py"),
+    # The last shows that the compiled search and the other one agree, and when each is taken.
+    "balance/imbalance": (
+        "tests/balance/test_imbalance.py",
+        "tests/balance/test_golden.py",
+        "tests/balance/test_kernel.py",
+    ),
     "balance/shapes": ("tests/balance/test_shapes.py",),
     "balance/bound": ("tests/balance/test_bound.py",),
     "balance/policy": ("tests/balance/test_policy.py",),

@@ -195,6 +195,7 @@ def test_a_tenth_of_the_servers_may_be_on_the_move_and_always_two(servers: int, 
     [
         ({}, 0.0),
         ({"moves": (move(MoveStep.DONE, 30),)}, NOW + 70),
+        ({"moves": (move(MoveStep.DONE, 0),)}, NOW + 100),
         ({"span_since": NOW - 20}, NOW + 30),
         ({"span_since": NOW - 20, "moves": (move(MoveStep.DONE, 60),)}, NOW + 40),
         ({"pinned": True}, None),
@@ -320,7 +321,8 @@ def test_the_breaker_counts_what_failed_since_the_last_success_whatever_is_still
     assert breaker_release(moves, SETTINGS) == (2, NOW - 600 + 400)
     assert view_breaker(moves, SETTINGS, NOW - 300) == Breaker(2, NOW - 200)
     assert view_breaker(moves, SETTINGS, NOW - 200) == Breaker(2, None)
-    assert view_breaker((), SETTINGS, 0.0) == Breaker(0, None)
+    # However wrong the clock is, nothing is held back by nothing.
+    assert {view_breaker((), SETTINGS, now) for now in (-1.0, 0.0, NOW)} == {Breaker(0, None)}
     # It holds for as long as it can hold at most, and a clock that was set back does not make that longer.
     longest = [move(MoveStep.FAILED, 0)] * 5
     assert view_breaker(longest, SETTINGS, NOW) == Breaker(5, NOW + 1000)

@@ -119,17 +119,20 @@ def look_at_guards(view: GuardView, settings: GuardSettings) -> tuple[GuardReadi
 
 def _release(reason: Reason, view: GuardView, settings: GuardSettings) -> float | None:
     """Say when a guard that holds for this reason lets go; None where that is not a matter of time."""
-    values = reason.values
     match reason.name:
         case "cooldown" | "minimum_uptime":
-            return view.now + float(values["limit_seconds"] or 0.0) - float(values["since_seconds"] or 0.0)
+            return view.now + _seconds(reason, "limit_seconds") - _seconds(reason, "since_seconds")
         case "breaker":
-            return view.now + float(values["remaining_seconds"] or 0.0)
+            return view.now + _seconds(reason, "remaining_seconds")
         case "moves_per_day" if settings.moves_per_day > 0:
             counted = sorted(move.started_at for move in _moves_of_the_day(view))
             return counted[-settings.moves_per_day] + SECONDS_PER_DAY
-        case _:
-            return None
+    return None
+
+
+def _seconds(reason: Reason, name: str) -> float:
+    """Read a number that a guard has put into its reason."""
+    return float(reason.values[name] or 0.0)
 
 
 def movable_at(view: GuardView, settings: GuardSettings) -> float | None:
@@ -143,9 +146,9 @@ def movable_at(view: GuardView, settings: GuardSettings) -> float | None:
         return None
     waits = []
     if (held := _cooldown(view, settings)) is not None:
-        waits.append(settings.cooldown - float(held.values["since_seconds"] or 0.0))
+        waits.append(settings.cooldown - _seconds(held, "since_seconds"))
     if (held := _minimum_uptime(view, settings)) is not None:
-        waits.append(settings.minimum_uptime - float(held.values["since_seconds"] or 0.0))
+        waits.append(settings.minimum_uptime - _seconds(held, "since_seconds"))
     # A clock that goes a little ahead must not make others wait for a server that waits for nothing.
     return view.now + max(waits) if waits else 0.0
 
