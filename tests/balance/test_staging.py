@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmkeel.balance.plan import Plan, Standing, make_plan
+from swarmkeel.balance.plan import Plan, PlannedMove, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.staging import MAX_DEPARTURES, LikelySpan, choose_spans_to_stage, likely_next_spans
 from swarmkeel.swarm.span import Span
@@ -43,9 +44,47 @@ def test_whole_spans_are_staged_as_far_as_they_fit() -> None:
 
 def test_only_so_many_departures_are_thought_through() -> None:
     swarm = tuple(server(f"p{index:03}", index, index + 1) for index in range(100))
-    plans = 0
+    thought, found = think(swarm, "p000", {}, total_blocks=100)
+    assert thought == ["p001", "p002", "p003", "p004"]
+    assert len(thought) == MAX_DEPARTURES
+    assert found == ()
 
-    def counting(
+
+def test_those_departures_are_thought_through_that_hurt_most() -> None:
+    # Without `strong` 2 is left, without `wide` nothing is; without `slight` the block beside it is as weak as before.
+    swarm = (
+        server("own", 0, 3, 2.0),
+        server("slight", 0, 3, 1.0),
+        server("strong", 3, 6, 4.0),
+        server("weak", 3, 6, 2.0),
+        server("wide", 6, 9, 3.0),
+    )
+    assert think(swarm, "own", {}, total_blocks=9)[0] == ["wide", "slight", "strong"]
+    assert think((*swarm, server("x", 0, 3, 1.0)), "own", {}, total_blocks=9)[0] == ["wide", "strong"]
+    assert think(swarm[:1], "own", {}, total_blocks=9)[0] == []
+    assert think((), "own", {}, total_blocks=0)[0] == []
+
+
+def test_the_likeliest_blocks_come_first_and_of_those_as_likely_the_first_ones() -> None:
+    swarm = (server("own", 0, 1), *(server(name, place, place + 1) for place, name in enumerate("abcd", 1)))
+    former, latter = Span(3, 4), Span(4, 5)
+    assert think(swarm, "own", {"a": former, "b": latter, "d": latter}, total_blocks=5)[1] == (
+        LikelySpan(latter, 2),
+        LikelySpan(former, 1),
+    )
+    assert think(swarm, "own", {"a": latter, "b": former}, total_blocks=5)[1] == (
+        LikelySpan(former, 1),
+        LikelySpan(latter, 1),
+    )
+
+
+def think(
+    swarm: tuple[PlanServer, ...], peer_id: str, targets: Mapping[str, Span], *, total_blocks: int
+) -> tuple[list[str], tuple[LikelySpan, ...]]:
+    """Give whose departures are thought through, and what follows if plans without some of them move the own server."""
+    thought: list[str] = []
+
+    def planning(
         servers: tuple[PlanServer, ...],
         *,
         total_blocks: int,
@@ -53,12 +92,19 @@ def test_only_so_many_departures_are_thought_through() -> None:
         unread: frozenset[int] = frozenset(),
         standing: Standing | None = None,
     ) -> Plan:
-        nonlocal plans
-        plans += 1
-        return make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, unread=unread, standing=standing)
+        assert (total_blocks, move_cost, unread, standing) == (len_of_model, 0.04, frozenset(), None)
+        (departing,) = {each.peer_id for each in swarm} - {each.peer_id for each in servers}
+        thought.append(departing)
+        moves = [
+            PlannedMove(each, Span(0, 1), target, 5.0, 600.0)
+            for each, target in (("x", Span(0, 1)), (peer_id, targets.get(departing)))
+            if target is not None
+        ]
+        return Plan(tuple(moves), 0.0, 0, is_emergency=True, best=None, movable=1)
 
-    assert likely_next_spans(swarm, "p000", total_blocks=100, move_cost=0.04, planner=counting) == ()
-    assert plans == MAX_DEPARTURES
+    len_of_model = total_blocks
+    found = likely_next_spans(swarm, peer_id, total_blocks=total_blocks, move_cost=0.04, planner=planning)
+    return thought, found
 
 
 @examples(0.2)

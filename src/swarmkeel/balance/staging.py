@@ -62,7 +62,7 @@ def likely_next_spans(
         for server in servers
         if server.peer_id != peer_id
     }
-    bottleneck = float(coverage.min()) if total_blocks else 0.0
+    bottleneck = float(coverage.min(initial=np.inf))
     # Where even the weakest block that is left behind is stronger than the bottleneck is now, nobody has to move.
     feared = sorted((rest, other) for other, rest in left.items() if rest < bottleneck)[:MAX_DEPARTURES]
     targets: Counter[Span] = Counter()
