@@ -23,6 +23,8 @@ _Array = NDArray[np.float64]
 _OUT_OF_ORDER_UP_TO: Final = 40
 """Servers; in larger swarms there are so many ways to close a hole that none has to be looked for among all orders."""
 _UNREACHED: Final = np.inf
+_NOBODY: Final = -1
+"""Stands for a server, and for its shape, where none has moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ class _Row:
 
     Attributes:
         costs: Shape (2, total_blocks + 1): the joker not yet used, and used.
-        came_from: For each entry the frontier and the layer that it was reached from, and by which shape of which server;
-            a server of -1 stands for none that moved. Shape (2, total_blocks + 1, 4).
+        came_from: For each entry the frontier and the layer that it was reached from, and by which shape of which server, or
+            `_NOBODY`. Shape (2, total_blocks + 1, 4).
     """
 
     costs: _Array
@@ -107,8 +109,8 @@ def _in_order(
         return None
     cost, placements, frontier = float(costs[layer, total_blocks]), [], total_blocks
     for row in reversed(rows):
-        former, former_layer, server, shape = (int(entry) for entry in row.came_from[layer, frontier])
-        if server >= 0:
+        former, former_layer, server, shape = row.came_from[layer, frontier].tolist()
+        if server != _NOBODY:
             length, throughput = _shapes(servers[server], total_blocks)[shape]
             start = min(former, total_blocks - length)
             placements.append(Placement(server, Span(start, start + length), throughput))
@@ -123,7 +125,7 @@ def _unchanged(costs: _Array) -> _Row:
     came_from = np.empty((layers, frontiers, 4), dtype=np.int64)
     came_from[:, :, 0] = np.arange(frontiers)
     came_from[:, :, 1] = np.arange(layers)[:, None]
-    came_from[:, :, 2:] = -1
+    came_from[:, :, 2:] = _NOBODY
     return _Row(costs.copy(), came_from)
 
 
@@ -141,10 +143,9 @@ def _place_next(servers: Sequence[PlanServer], index: int, costs: _Array, total_
         # It stays: if all before it is covered, all up to its end is. Where it stays out of reach it changes nothing.
         if server.throughput > 0:
             reach = start + int(np.argmin(costs[layer, start : end + 1]))
-            if costs[layer, reach] < _UNREACHED:
-                row.costs[layer, start:end] = _UNREACHED
-                row.costs[layer, end] = costs[layer, reach]
-                row.came_from[layer, end] = (reach, layer, -1, -1)
+            row.costs[layer, start:end] = _UNREACHED
+            row.costs[layer, end] = costs[layer, reach]
+            row.came_from[layer, end] = (reach, layer, _NOBODY, _NOBODY)
         if server.movable_in_emergency:
             _move(row, server, index, costs, total_blocks, from_layer=layer, to_layer=layer)
     return row
