@@ -3,14 +3,16 @@
 mutmut makes the mutants; all of a module lie in one file, and an environment variable says which one is called. mutmut's own
 loop starts pytest anew for each of them, which costs a hundred times what the tests cost. Here they are collected once, and
 each mutant gets a forked process, so that nothing that it leaves behind is seen by the next. Of the tests those are run that
-call its function: others cannot notice it. A process that computes on and on is ended by the limit on its processor time: a
-machine with other work to do makes no mutant hang.
+call its function: others cannot notice it. The test that noticed a mutant is the first to be run on the next one, which is
+mostly of the same function. A process that computes on and on is ended by the limit on its processor time: a machine with other
+work to do makes no mutant hang.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import resource
 import signal
@@ -33,6 +35,8 @@ _NO_MUTANT: Final = "stats"  # mutmut's: the code as it is, and a note of each f
 _PATIENCE: Final = 20.0
 _MEMORY: Final = 8 << 30
 _SLEEPLESS: Final = 1800
+_QUICK: Final = 0.05
+"""Seconds of processor time; a test that takes longer keeps its place, whatever it noticed."""
 
 
 class End(StrEnum):
@@ -49,8 +53,9 @@ def failure(item: pytest.Item) -> str | None:
     return next((report.longreprtext for report in reports if report.failed), None)
 
 
-def end_of(mutant: str, items: Sequence[pytest.Item], seconds: float) -> End:
-    """Run tests on a mutant until one fails, in a process of its own."""
+def end_of(mutant: str, items: Sequence[pytest.Item], seconds: float) -> tuple[End, pytest.Item]:
+    """Run tests on a mutant until one fails, in a process of its own; gives its end, and the last test that was run."""
+    run = mmap.mmap(-1, 4)  # the child's memory too
     child = os.fork()
     if not child:
         os.environ[_CALLED] = mutant
@@ -58,13 +63,18 @@ def end_of(mutant: str, items: Sequence[pytest.Item], seconds: float) -> End:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         signal.alarm(_SLEEPLESS)
         try:
-            os._exit(0 if all(failure(item) is None for item in items) else 1)
+            for number, item in enumerate(items):
+                run[:] = number.to_bytes(4)
+                if failure(item) is not None:
+                    os._exit(1)
+            os._exit(0)
         finally:
             os._exit(2)
     _, status = os.waitpid(child, 0)
+    last = items[int.from_bytes(run[:])]
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL, signal.SIGALRM):
-        return End.TIMED_OUT
-    return End.SURVIVED if os.waitstatus_to_exitcode(status) == 0 else End.KILLED
+        return End.TIMED_OUT, last
+    return End.SURVIVED if os.waitstatus_to_exitcode(status) == 0 else End.KILLED, last
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,6 +94,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         called.append(set(state()._stats))  # noqa: SLF001
     seconds = 2.0 + _PATIENCE * sum(spent for spent, _ in took)
     in_turn = [number for _, number in sorted(took)]
+    quick = {session.items[number]: number for spent, number in took if spent < _QUICK}
 
     def noticing(mutant: str) -> list[pytest.Item]:
         function, _, _ = mutant.rpartition("__mutmut_")
@@ -92,5 +103,11 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         return [session.items[number] for number in callers]
 
     names: list[str] = json.loads(Path(os.environ[MUTANTS]).read_text())
-    Path(os.environ[ENDS]).write_text(json.dumps({name: end_of(name, noticing(name), seconds) for name in names}))
+    ends: dict[str, End] = {}
+    for name in names:
+        ends[name], last = end_of(name, noticing(name), seconds)
+        if ends[name] is End.KILLED and last in quick:
+            in_turn.remove(quick[last])
+            in_turn.insert(0, quick[last])
+    Path(os.environ[ENDS]).write_text(json.dumps(ends))
     return True
