@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import warnings
 
 import pytest
@@ -36,15 +37,16 @@ def plainly(servers: list[tuple[int, float]], total_blocks: int) -> float:
 @given(
     st.integers(1, 12).flatmap(
         lambda total: st.tuples(
-            st.lists(st.tuples(st.integers(1, total), st.sampled_from([1.0, 2.0, 3.5, 10.0])), max_size=8),
+            st.lists(st.tuples(st.integers(0, total), st.sampled_from([1.0, 2.0, 3.5, 10.0])), max_size=8),
             st.just(total),
         )
     )
 )
 def test_the_bound_is_the_least_of_all_that_its_proof_gives(case: tuple[list[tuple[int, float]], int]) -> None:
-    servers, total_blocks = case
+    # Those without blocks count for nothing.
+    servers, total_blocks = [server for server in case[0] if server[0]], case[1]
     expected = pytest.approx(plainly(servers, total_blocks))
-    assert throughput_bound(spans_from(*((0, *server) for server in servers)), total_blocks) == expected
+    assert throughput_bound(spans_from(*((0, *server) for server in case[0])), total_blocks) == expected
     placed = [(Span(0, length), throughput) for length, throughput in servers]
     assert measure_placed(placed, total_blocks).bound_rps == expected
 
@@ -97,6 +99,12 @@ def test_hostile_throughputs_leave_numbers_that_can_be_written_down() -> None:
         numbers = measure(spans_from((0, 2, 1.7e308), (0, 2, 1.7e308)), 2)
     assert SwarmNumbers.model_validate_json(numbers.model_dump_json()) == numbers
     assert numbers.balance_ratio == 1
+
+
+def test_differences_of_throughputs_without_a_number_leave_the_other_bounds() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert throughput_bound(spans_from(*([(0, 1, 1.7e308)] * 6)), 3) == sys.float_info.max
 
 
 def test_no_blocks_have_no_bottleneck() -> None:
