@@ -57,6 +57,8 @@ def test_block_with_next_to_nothing_beside_the_own_throughput_counts_as_uncovere
     found = check(2, (0, 1, 1.0), (0, 1, 0.001), (1, 2, 1.0))
     assert found.reason is ImbalanceReason.LEAVING_UNCOVERS_BLOCK
     assert 1.0 + 0.001 - 1.0 * (1 + 1e-3) == 0
+    found = check(2, (1, 2, 1.0), (1, 2, 0.001), (0, 1, 0.5))
+    assert found == ImbalanceCheck(ImbalanceReason.LEAVING_UNCOVERS_BLOCK, 0.5, uncovered_block=1)
 
 
 def test_placement_that_is_worse_by_a_rounding_is_no_gain() -> None:
@@ -103,6 +105,21 @@ def test_a_bottleneck_of_nearly_nothing_is_none_that_could_be_lost() -> None:
         (1.1e-3, ImbalanceReason.LEAVING_UNCOVERS_BLOCK),
     ):
         assert check(2, (0, 1, rps), (1, 2, 5.0)).reason is reason
+
+
+def test_a_bottleneck_of_just_what_counts_as_covered_is_reached() -> None:
+    found = check(2, (0, 1, 1e-3), (0, 1, 5.0))
+    assert found == ImbalanceCheck(ImbalanceReason.IMBALANCE, 0.0, 1e-3, rounds=1)
+
+
+def test_a_placement_that_equals_the_present_one_gains_too_little() -> None:
+    found = check(3, (2, 3, 2.0), (0, 2, 1.0), (2, 3, 2.0), quality=1.0)
+    assert found == ImbalanceCheck(ImbalanceReason.GAIN_TOO_SMALL, 1.0, 1.0, rounds=1)
+
+
+@pytest.mark.parametrize(("quality", "moves"), [(0.0, False), (1e-3, False), (2e-3, True)])
+def test_a_quality_must_be_below_the_limit_by_more_than_a_thousandth(quality: float, *, moves: bool) -> None:
+    assert check(4, (0, 2, 5.0), (0, 2, 5.0), quality=quality).should_move is moves
 
 
 def outcome(found: ImbalanceCheck) -> plain.Outcome:
