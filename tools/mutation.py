@@ -8,6 +8,7 @@ if a survivor has no explanation, or an explanation no survivor.
 
     make mutation                             everything that has tests named below
     make mutation ARGS=daemon/move            one module; several by several words
+    make mutation ARGS="--survivors daemon/move"   after tests were added: only what survived when it was measured here last
     make mutation ARGS=--page                 writes the page only
 """
 
@@ -65,6 +66,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "balance/arrivals": ("tests/balance/test_arrivals.py",),
     "balance/doubts": ("tests/balance/test_doubts.py",),
     "balance/staging": ("tests/balance/test_staging.py",),
+    "balance/search": ("tests/balance/test_search.py",),
     "balance/decision": ("tests/balance/test_decision.py",),
     "balance/layout": ("tests/balance/test_layout.py",),
     "balance/petals": ("tests/balance/test_petals_policy.py",),
@@ -92,6 +94,8 @@ print(json.dumps({name: get_diff_for_mutant(name) for name in sys.argv[1:]}))
 """
 """What each mutant changes."""
 
+_ENDS: Final = "ends.json"
+"""What came of each mutant of the copy that it lies in, by mutmut's name."""
 _NOT_NEEDED: Final = ("cacheprovider", "xdist", "unraisableexception", "threadexception")
 _FUNCTION: Final = re.compile(r"\.x(?:ǁ(?P<owner>\w+)ǁ|_)(?P<name>\w+)__mutmut_\d+$")
 
@@ -190,17 +194,44 @@ def measure(module: str) -> Measured:
     source = digest(module)
     path = f"src/swarmkeel/{module}.py"
     (copy / "mutants" / path).unlink()
-    mutants, ends = copy / "mutants.json", copy / "ends.json"
-    mutants.write_text(_python(copy, "-c", _MAKE, path).splitlines()[-1])
+    names: list[str] = json.loads(_python(copy, "-c", _MAKE, path).splitlines()[-1])
+    return _measured(copy, module, source, _run_tests(copy, module, names))
+
+
+def measure_survivors(module: str) -> Measured:
+    """Run the tests as they are now on what survived when the module was measured last: enough where some were added.
+
+    Raises:
+        SystemExit: If it was not measured here, or is no longer what was measured.
+    """
+    copy = WORK / module.replace("/", "-")
+    ends, source, measured = copy / _ENDS, digest(module), copy / "src" / "swarmkeel" / f"{module}.py"
+    if not ends.exists() or measured.read_bytes() != (PACKAGE / f"{module}.py").read_bytes():
+        raise SystemExit(f"{module} was not measured here as it is now: make mutation ARGS={module}")
+    shutil.copytree(ROOT / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    before: dict[str, str] = json.loads(ends.read_text())
+    survivors = [name for name, end in before.items() if end == End.SURVIVED]
+    return _measured(copy, module, source, before | _run_tests(copy, module, survivors))
+
+
+def _run_tests(copy: Path, module: str, names: Sequence[str]) -> dict[str, str]:
+    """Run a module's tests on some of its mutants; gives the end of each."""
+    mutants, ends = copy / "mutants.json", copy / "ends_of_this_run.json"
+    mutants.write_text(json.dumps(names))
     plugins = ("tools.mutant_runner", *(f"no:{name}" for name in _NOT_NEEDED))
     # Nobody reads why a test failed, hundreds of times.
     quiet = ("-q", "--tb=native", *(word for plugin in plugins for word in ("-p", plugin)))
-    names = {MUTANTS: str(mutants), ENDS: str(ends)}
-    _python(copy, "-m", "pytest", *quiet, "--hypothesis-profile=mutation", *TESTS[module], **names)
+    where = {MUTANTS: str(mutants), ENDS: str(ends)}
+    _python(copy, "-m", "pytest", *quiet, "--hypothesis-profile=mutation", *TESTS[module], **where)
     end_by_name: dict[str, str] = json.loads(ends.read_text())
+    return end_by_name
+
+
+def _measured(copy: Path, module: str, source: str, end_by_name: Mapping[str, str]) -> Measured:
+    (copy / _ENDS).write_text(json.dumps(end_by_name))
     counts = Counter(end_by_name.values())
     alive = [name for name, end in end_by_name.items() if end == End.SURVIVED]
-    diffs: dict[str, str] = json.loads(_python(copy, "-c", _DIFFS, *alive).splitlines()[-1])
+    diffs: dict[str, str] = json.loads(_python(copy, "-c", _DIFFS, *alive).splitlines()[-1]) if alive else {}
     survivors = {mutant_of(module, name, diff) for name, diff in diffs.items()}
     return Measured(source, len(end_by_name), counts[End.KILLED], counts[End.TIMED_OUT], tuple(sorted(survivors)))
 
@@ -287,10 +318,12 @@ def with_results(page: str, written: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Measure the modules that are named, or all; write the page; complain about what is not explained."""
     measured = read_measured()
-    for module in [] if "--page" in arguments else arguments or TESTS:
+    run = measure_survivors if "--survivors" in arguments else measure
+    named = [argument for argument in arguments if argument not in ("--page", "--survivors")]
+    for module in [] if "--page" in arguments else named or TESTS:
         if module not in TESTS:
             raise SystemExit(f"no tests are named for {module}: one of {', '.join(TESTS)}")
-        found = measure(module)
+        found = run(module)
         measured = {**read_measured(), module: found}
         write_measured(measured)
         sys.stdout.write(f"{module}: {found.score:.1%} of {found.mutants} mutants noticed\n")

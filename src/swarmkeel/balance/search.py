@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swarmkeel.balance.candidates import NOTHING, Candidate, Movers, Pricing, Start, best_candidates, departures
+from swarmkeel.balance.candidates import NOTHING, Movers, Pricing, Start, best_candidates, departures
 from swarmkeel.balance.coverage import SoftMinimum, sum_coverage
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
@@ -85,14 +85,15 @@ class SearchRules:
 
 def initial_state(servers: Sequence[PlanServer], total_blocks: int, unit: float) -> State:
     """Give the state that no move has been made in."""
-    throughputs = [server.throughput / unit for server in servers]
-    coverage = sum_coverage([server.final for server in servers], throughputs, total_blocks)
-    serving = sum_coverage(
-        [server.final for server in servers if server.serving],
-        [throughput for throughput, server in zip(throughputs, servers, strict=True) if server.serving],
-        total_blocks,
-    )
+    coverage = _coverage(servers, total_blocks, unit)
+    serving = _coverage([server for server in servers if server.serving], total_blocks, unit)
     return State((), coverage, serving, 0.0, 0.0, float(coverage.min()), count_uncovered(coverage))
+
+
+def _coverage(servers: Sequence[PlanServer], total_blocks: int, unit: float) -> _Array:
+    return sum_coverage(
+        [server.final for server in servers], [server.throughput / unit for server in servers], total_blocks
+    )
 
 
 def count_uncovered(coverage: _Array) -> int:
@@ -140,9 +141,7 @@ def take_step(
     allowed, costs = departures(moving.as_arrays, [before], _pricing(rules))
     if not allowed[0, 0]:
         return None
-    target, cost = step.target, float(costs[0, 0])
-    candidate = Candidate(0, 0, target.start, len(target), step.throughput, cost, start.score)
-    return _apply(moving, start, candidate, (*start.steps, step))
+    return _apply(moving, start, (*start.steps, step), float(costs[0, 0]), start.score)
 
 
 def _pricing(rules: SearchRules) -> Pricing:
@@ -175,21 +174,23 @@ def _widen(moving: _Moving, frontier: Sequence[State], soft: SoftMinimum, rules:
         steps = (*frontier[candidate.origin].steps, step)
         if frozenset(steps) not in seen:
             seen.add(frozenset(steps))
-            states.append(_apply(moving, frontier[candidate.origin], candidate, steps))
+            states.append(_apply(moving, frontier[candidate.origin], steps, candidate.cost, candidate.score))
             if len(states) == rules.beam:
                 break
     return states
 
 
-def _apply(moving: _Moving, before: State, candidate: Candidate, steps: tuple[Step, ...]) -> State:
-    server, throughput = moving.servers[candidate.row], moving.as_arrays.throughputs[candidate.row]
+def _apply(moving: _Moving, before: State, steps: tuple[Step, ...], cost: float, score: float) -> State:
+    """Give the state that the last of some steps leads to."""
+    step = steps[-1]
+    row = moving.row_of[step.mover]
+    server, throughput = moving.servers[row], moving.as_arrays.throughputs[row]
     coverage, serving = before.coverage.copy(), before.serving.copy()
-    origin, target = server.final, steps[-1].target
+    origin, target = server.final, step.target
     coverage[origin.start : origin.end] -= throughput
     coverage[coverage < NOTHING] = 0.0
-    coverage[target.start : target.end] += candidate.throughput
+    coverage[target.start : target.end] += step.throughput
     if server.serving:
         serving[origin.start : origin.end] -= throughput
         serving[serving < NOTHING] = 0.0
-    uncovered = count_uncovered(coverage)
-    return State(steps, coverage, serving, candidate.cost, candidate.score, float(coverage.min()), uncovered)
+    return State(steps, coverage, serving, cost, score, float(coverage.min()), count_uncovered(coverage))
