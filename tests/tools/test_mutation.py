@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tools import mutation
 from tools.mutation import (
     TESTS,
     Measured,
     Mutant,
     complaints,
     digest,
+    measure_survivors,
     modules,
     mutant_of,
     read_explained,
@@ -76,3 +81,31 @@ def test_the_tests_that_measure_are_there() -> None:
     named = [path.removeprefix("--deselect=").partition("::") for paths in TESTS.values() for path in paths]
     assert [path for path, _, _ in named if not (_ROOT / path).is_file()] == []
     assert [name for path, _, name in named if f"def {name}" not in (_ROOT / path).read_text()] == []
+
+
+def test_only_what_survived_is_tried_again_where_tests_were_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tests").mkdir()
+    monkeypatch.setattr(mutation, "WORK", tmp_path)
+    monkeypatch.setattr(mutation, "ROOT", tmp_path)
+    copy = tmp_path / "daemon-move"
+    with pytest.raises(SystemExit, match="not measured here"):
+        measure_survivors("daemon/move")
+    source = copy / "src/swarmkeel/daemon/move.py"
+    source.parent.mkdir(parents=True)
+    shutil.copy(_ROOT / "src/swarmkeel/daemon/move.py", source)
+    (copy / "ends.json").write_text(json.dumps({"a": "survived", "b": "killed", "c": "survived", "d": "timed_out"}))
+
+    def run_tests(_: Path, module: str, names: Sequence[str]) -> dict[str, str]:
+        assert (module, names) == ("daemon/move", ["a", "c"])
+        return {"a": "killed", "c": "killed"}
+
+    monkeypatch.setattr(mutation, "_run_tests", run_tests)
+    found = measure_survivors("daemon/move")
+    assert found == Measured(digest("daemon/move"), mutants=4, killed=3, timed_out=1, survivors=())
+    assert "survived" not in (copy / "ends.json").read_text()
+
+    source.write_text("# it was another one then\n")
+    with pytest.raises(SystemExit, match="not measured here"):
+        measure_survivors("daemon/move")
