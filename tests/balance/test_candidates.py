@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmkeel.balance import candidates
-from swarmkeel.balance.candidates import NOTHING, Candidate, Movers, Pricing, Start, best_candidates
+from swarmkeel.balance.candidates import NOTHING, Candidate, Movers, Pricing, Start, best_candidates, departures
 from swarmkeel.balance.coverage import SoftMinimum, sum_coverage
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
@@ -115,7 +115,13 @@ def test_nothing_is_lost_by_what_is_passed_over(case: Case) -> None:
         assert best_of(case) == all_at_once
 
 
-def test_most_servers_of_a_large_swarm_are_passed_over() -> None:
+@pytest.mark.parametrize(
+    ("haste", "within_seconds", "enough", "most"),
+    [(0.0, math.inf, 1, 64), (0.0, math.inf, 10, 192), (0.5, math.inf, 1, 64), (0.5, 300.0, 1, 64)],
+)
+def test_most_servers_of_a_large_swarm_are_passed_over(
+    haste: float, within_seconds: float, enough: int, most: int
+) -> None:
     draws = np.random.RandomState(1)
     servers = []
     for index in range(2000):
@@ -134,7 +140,7 @@ def test_most_servers_of_a_large_swarm_are_passed_over() -> None:
     coverage = sum_coverage([each.final for each in servers], throughputs, 40)
     unit = float(coverage.mean())
     before = Start(coverage / unit, coverage / unit, 0.0, ())
-    pricing = Pricing(0.01, 0.0, may_uncover=False, within_seconds=math.inf)
+    pricing = Pricing(0.01, haste, may_uncover=False, within_seconds=within_seconds)
     rated = 0
     rate = candidates._Rating.rate
 
@@ -144,6 +150,106 @@ def test_most_servers_of_a_large_swarm_are_passed_over() -> None:
         rate(self, states, options, found)  # type: ignore[arg-type] # as they came
 
     with mock.patch.object(candidates._Rating, "rate", counted):
-        found = best_candidates(Movers(servers, 40, unit), [before], SoftMinimum(32), pricing, enough=1)
-    assert len(found) == 1
-    assert rated < len(servers) / 2
+        found = best_candidates(Movers(servers, 40, unit), [before], SoftMinimum(32), pricing, enough=enough)
+    assert len(found) == enough
+    assert rated <= most
+    with mock.patch.multiple(candidates, _WORTH_BOUNDING=math.inf):
+        assert best_candidates(Movers(servers, 40, unit), [before], SoftMinimum(32), pricing, enough=enough) == found
+
+
+FREE = Pricing(0.0, 0.0, may_uncover=True, within_seconds=math.inf)
+SOFT = SoftMinimum(8)
+
+
+def one(peer_id: str, start: int, end: int, throughput: float = 1.0, **changes: object) -> PlanServer:
+    plain = PlanServer(
+        peer_id,
+        Span(start, end),
+        throughput,
+        serving=True,
+        movable=True,
+        movable_in_emergency=True,
+        load_seconds=600.0,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type] # any field of it
+
+
+def state(*serving: float, cost: float = 0.0, moved: tuple[int, ...] = ()) -> Start:
+    return Start(np.array(serving, dtype=float), np.array(serving, dtype=float), cost, moved)
+
+
+def test_where_nobody_can_be_moved_there_are_no_moves() -> None:
+    assert best_candidates(Movers([], 6, 1.0), [state(1, 1, 1, 1, 1, 1)], SOFT, FREE, enough=3) == []
+    alone = Movers([one("a", 0, 2)], 6, 1.0)
+    assert best_candidates(alone, [state(1, 1, 0, 0, 0, 0, moved=(0,))], SOFT, FREE, enough=3) == []
+    assert len(best_candidates(alone, [state(1, 1, 0, 0, 0, 0)], SOFT, FREE, enough=9)) == 4
+
+
+def test_a_server_goes_with_numbers_of_blocks_that_the_model_has() -> None:
+    shapes = ((0, 5.0), (1, 5.0), (6, 5.0), (7, 5.0))
+    movers = Movers([one("a", 0, 2, 2.0, shapes=shapes)], 6, 2.0)
+    found = best_candidates(movers, [state(1, 1, 0, 0, 0, 0)], SOFT, FREE, enough=99)
+    assert sorted((each.length, each.start, each.throughput) for each in found) == [
+        *((1, start, 2.5) for start in range(6)),
+        *((2, start, 1.0) for start in range(1, 5)),
+        (6, 0, 2.5),
+    ]
+
+
+def test_moves_that_are_as_good_go_by_server_then_place_then_number_of_blocks_then_state() -> None:
+    silent = [one(name, 0, 1, 0.0, shapes=((2, 0.0),)) for name in "ab"]
+    even = state(1, 1, 1)
+    found = best_candidates(Movers(silent, 3, 1.0), [even, even], SOFT, FREE, enough=99)
+    assert [(each.row, each.start, each.length, each.origin) for each in found] == [
+        (row, start, length, origin)
+        for row in (0, 1)
+        for start, length in ((0, 2), (1, 1), (1, 2), (2, 1))
+        for origin in (0, 1)
+    ]
+    assert best_candidates(Movers(silent, 3, 1.0), [even, even], SOFT, FREE, enough=5) == found[:5]
+
+
+def test_who_may_leave_and_what_that_costs() -> None:
+    servers = [
+        one("a", 0, 2, 1.0),
+        one("b", 1, 4, 2.0, load_seconds=1800.0),
+        one("c", 2, 3, NOTHING),
+        one("d", 4, 5, NOTHING),
+        one("e", 0, 6, 2.0),
+    ]
+    full = state(3, 5, 4, 4, 5, 2, cost=0.5, moved=(0,))
+    thin = state(1, 3, NOTHING, 0, 2 * NOTHING, 2)
+    pricing = Pricing(0.25, 0.0, may_uncover=False, within_seconds=math.inf)
+    allowed, costs = departures(Movers(servers, 6, 1.0), [full, thin], pricing)
+    # `a` has been moved; without `e` the last block would have nothing.
+    assert allowed[0].tolist() == [False, True, True, True, False]
+    # `a` and `e` would leave blocks with nothing, and so would `d`; where `c` is there is nothing now.
+    assert allowed[1].tolist() == [False, True, True, False, False]
+    assert costs[0].tolist() == pytest.approx([0.75, 0.75, 0.75, 0.75, 0.75 + 2 / 6])
+    # The bottleneck is nothing, and cannot be less.
+    assert costs[1].tolist() == pytest.approx([0.25, 0.25 + 2 / 2, 0.25, 0.25, 0.25 + 2 / 6])
+    everybody, same = departures(Movers(servers, 6, 1.0), [full, thin], replace(pricing, may_uncover=True))
+    assert everybody.tolist() == [[False, True, True, True, True], [True] * 5]
+    assert same.tolist() == costs.tolist()
+    half = Movers(servers[:2], 6, 2.0)
+    assert departures(half, [state(1, 1.5, 1.5, 1.5, 2, 2)], pricing)[1][0].tolist() == pytest.approx(
+        [0.25 + 0.5 / 6, 0.25 + 0.5 / 2]
+    )
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_leaving_costs_by_the_weakest_of_all_blocks_that_are_left(length: int) -> None:
+    serving = np.array([9.0, 4.0, 8.0, 6.0, 7.0, 5.0, 9.0, 3.0, 8.0, 7.0, 6.0])
+    servers = [one(f"p{start:02}", start, start + length, 2.0) for start in range(12 - length)]
+    _, costs = departures(Movers(servers, 11, 1.0), [Start(serving, serving, 0.0, ())], FREE)
+    weakest = [min(serving[start : start + length]) - 2.0 for start in range(12 - length)]
+    assert costs[0].tolist() == pytest.approx([max(3.0 - each, 0.0) / 6 for each in weakest])
+
+
+@pytest.mark.parametrize("worth_bounding", [0, math.inf])
+def test_who_arrives_just_in_time_counts(worth_bounding: float) -> None:
+    servers = [one("a", 0, 2, load_seconds=60.0), one("b", 0, 2, load_seconds=50.0, fetch_seconds=10.0), one("c", 0, 2)]
+    pricing = replace(FREE, within_seconds=60.0)
+    with mock.patch.multiple(candidates, _WORTH_BOUNDING=worth_bounding):
+        found = best_candidates(Movers(servers, 4, 1.0), [state(3, 3, 0, 0)], SOFT, pricing, enough=99)
+    assert [(each.row, each.start) for each in found] == [(0, 2), (1, 2), (0, 1), (1, 1)]

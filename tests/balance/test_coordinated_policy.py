@@ -220,10 +220,11 @@ THREE_WEAK = snapshot(named(modules_from(16, *[(0, 4, 5.0)] * 8, *WEAK, first_bl
 
 
 def test_a_plan_of_several_moves_is_told_with_all_of_them() -> None:
-    worth = ("raises_bottleneck", {"bottleneck_rps": 1.0, "reached_rps": 6.0, "cost_rps": 0.129, "moves": 3})
+    worth = {"bottleneck_rps": 1.0, "reached_rps": 6.0, "cost_rps": 0.129, "moves": 3}
     placed = [(Span(0, 4), 5.0)] * 5 + [(Span(start, end), rps) for start, end, rps in WEAK]
     moving = decide(THREE_WEAK, "Server-A")
-    assert moving.reasons[0].values == pytest.approx(worth[1])
+    assert moving.reasons[0].name == "raises_bottleneck"
+    assert moving.reasons[0].values == pytest.approx(worth)
     others: dict[str, object] = {"peers": "erver-B, erver-C", "moves": 2}
     assert told(moving)[1:] == [("together_with", others), ("needs_others", others)]
     assert (moving.verdict, moving.own_span) == (Verdict.MOVING, Span(10, 14))
