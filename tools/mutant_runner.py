@@ -32,7 +32,9 @@ ENDS: Final = "SWARMKEEL_MUTANT_ENDS"
 """Names the file that the outcome of each is written to."""
 _CALLED: Final = "MUTANT_UNDER_TEST"  # mutmut's
 _NO_MUTANT: Final = "stats"  # mutmut's: the code as it is, and a note of each function that is called
-_PATIENCE: Final = 20.0
+_PATIENCE: Final = 10.0
+"""How many times as long as on the code as it is the tests may compute on a mutant, beside `_AT_LEAST` seconds."""
+_AT_LEAST: Final = 2.0
 _MEMORY: Final = 8 << 30
 _SLEEPLESS: Final = 1800
 _QUICK: Final = 0.05
@@ -82,32 +84,26 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     """Run all tests on the code as it is, and then on each mutant, the quickest test first."""
     if session.testsfailed:
         pytest.exit("not all tests could be collected", returncode=1)
-    took: list[tuple[float, int]] = []
-    called: list[set[str]] = []
+    took: dict[pytest.Item, float] = {}
+    called: dict[pytest.Item, set[str]] = {}
     os.environ[_CALLED] = _NO_MUTANT
-    for number, item in enumerate(session.items):
+    for item in session.items:
         begun = time.process_time()
         state()._stats.clear()  # noqa: SLF001 - mutmut has no other name for it
         if (said := failure(item)) is not None:
             pytest.exit(f"{item.nodeid} fails on the code as it is:\n{said}", returncode=1)
-        took.append((time.process_time() - begun, number))
-        called.append(set(state()._stats))  # noqa: SLF001
-    seconds = 2.0 + _PATIENCE * sum(spent for spent, _ in took)
-    in_turn = [number for _, number in sorted(took)]
-    quick = {session.items[number]: number for spent, number in took if spent < _QUICK}
-
-    def noticing(mutant: str) -> list[pytest.Item]:
-        function, _, _ = mutant.rpartition("__mutmut_")
-        # One that no test calls may be called as tests are collected, or in a process of their own.
-        callers = [number for number in in_turn if function in called[number]] or in_turn
-        return [session.items[number] for number in callers]
-
+        took[item] = time.process_time() - begun
+        called[item] = set(state()._stats)  # noqa: SLF001
+    in_turn = sorted(session.items, key=took.__getitem__)
     names: list[str] = json.loads(Path(os.environ[MUTANTS]).read_text())
     ends: dict[str, End] = {}
     for name in names:
-        ends[name], last = end_of(name, noticing(name), seconds)
-        if ends[name] is End.KILLED and last in quick:
-            in_turn.remove(quick[last])
-            in_turn.insert(0, quick[last])
+        function, _, _ = name.rpartition("__mutmut_")
+        # One that no test calls may be called as tests are collected, or in a process of their own.
+        noticing = [item for item in in_turn if function in called[item]] or in_turn
+        ends[name], last = end_of(name, noticing, _AT_LEAST + _PATIENCE * sum(took[item] for item in noticing))
+        if ends[name] is End.KILLED and took[last] < _QUICK:
+            in_turn.remove(last)
+            in_turn.insert(0, last)
     Path(os.environ[ENDS]).write_text(json.dumps(ends))
     return True
