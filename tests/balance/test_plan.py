@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarmkeel.balance import plan as plans
 from swarmkeel.balance.candidates import DWELL_SECONDS
-from swarmkeel.balance.plan import Plan, Standing, make_plan
+from swarmkeel.balance.plan import Outlook, Plan, PlannedMove, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
+from swarmkeel.balance.search import SearchRules, State, find_states
 from swarmkeel.swarm.span import Span
 from tests.support.examples import examples
 
@@ -396,3 +401,116 @@ def test_a_swarm_of_silent_servers_has_no_plan() -> None:
     made = plan(4, server("a", 0, 2, 0.0), server("b", 0, 4, 0.0))
     assert not made.moves
     assert made.uncovered_before == 4
+
+
+def searches(total_blocks: int, *servers: PlanServer, move_cost: float = _COST) -> list[tuple[SearchRules, list[int]]]:
+    """Give the rules of each search that a plan takes, and the servers that may be moved by it."""
+    made: list[tuple[SearchRules, list[int]]] = []
+
+    def noted(every: Any, movers: list[int], start: State, *, unit: float, rules: SearchRules) -> Iterator[State]:
+        made.append((rules, movers))
+        return find_states(every, movers, start, unit=unit, rules=rules)
+
+    with mock.patch.object(plans, "find_states", noted):
+        plan(total_blocks, *servers, move_cost=move_cost)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("number", "depth", "beam", "sharpnesses"),
+    [
+        (1, 3, 4, (8, 32)),
+        (60, 3, 4, (8, 32)),
+        (61, 3, 1, (32,)),
+        (100, 3, 1, (32,)),
+        (101, 4, 1, (32,)),
+        (300, 9, 1, (32,)),
+        (400, 10, 1, (32,)),
+    ],
+)
+def test_the_more_servers_there_are_the_more_moves_a_plan_may_have_and_the_narrower_is_its_search(
+    number: int, depth: int, beam: int, sharpnesses: tuple[int, ...]
+) -> None:
+    swarm = [server(f"p{index:03}", 0, 2, movable=index == 0) for index in range(number)]
+    (rules, movers) = searches(2, *swarm)[0]
+    assert (rules.depth, rules.beam, rules.sharpnesses, rules.haste) == (depth, beam, sharpnesses, 0.0)
+    assert (rules.may_uncover, rules.within_seconds) == (False, math.inf)
+    assert movers == [0]
+    # The bottleneck is the mean here; all moves of a plan cost no more than fifty times what a server serves of it.
+    assert rules.move_cost == pytest.approx(0.04 * min(1.0, 50 / number / depth))
+
+
+def test_what_a_move_costs_follows_the_bottleneck_between_a_tenth_and_all_of_the_mean() -> None:
+    def cost(weak: float, *, dial: float = 0.04) -> float:
+        rest = 2.0 - weak
+        return searches(2, server("a", 0, 1, weak), server("b", 1, 2, rest), move_cost=dial)[0][0].move_cost
+
+    assert cost(0.5) == pytest.approx(0.04 * 0.5)
+    assert cost(0.5, dial=0.5) == pytest.approx(0.5 * 0.5)
+    assert cost(0.25) == pytest.approx(0.04 * 0.25)
+    assert cost(0.01) == pytest.approx(0.04 * 0.1)
+    # Servers that are small beside the whole can bring no share of it: here each serves one of a thousand parts of the mean.
+    many = [server(f"p{index:04}", index // 1000, index // 1000 + 1, 1.0, movable=False) for index in range(2000)]
+    assert searches(2, *many)[0][0].move_cost == pytest.approx(0.04 * 50 / 1000 / 10)
+
+
+def test_a_hole_is_looked_at_twice_with_quick_servers_first_and_the_second_time_without_mercy() -> None:
+    pile = [server("a", 0, 3, movable=False), server("b", 0, 3, movable_in_emergency=False), server("c", 0, 3)]
+    first = SearchRules(3, 4, (8, 32), move_cost=0.0, haste=0.2)
+    assert searches(6, *pile) == [(first, [0, 2])]
+    # No few moves close this one.
+    second = replace(first, depth=10, beam=8, may_uncover=True)
+    assert searches(12, *pile) == [(first, [0, 2]), (second, [0, 2])]
+    crowd = [server(f"p{index:02}", 0, 1, movable=False, movable_in_emergency=index == 0) for index in range(61)]
+    assert searches(9, *crowd)[0] == (replace(first, beam=1, sharpnesses=(32,)), [0])
+
+
+def test_a_hole_that_will_be_closed_is_closed_in_half_the_time_or_not_at_all() -> None:
+    def rules_beside(arrives_in: float) -> list[SearchRules]:
+        coming = server("slow", 3, 6, serving=False, movable=False, movable_in_emergency=False, arrives_in=arrives_in)
+        pile = [server(name, 0, 3, load_seconds=arrives_in) for name in "abc"]
+        return [rules for rules, _ in searches(6, coming, *pile)]
+
+    improvement = rules_beside(120.0)
+    assert len(improvement) == 1
+    assert improvement[0].haste == 0.0
+    quicker = SearchRules(3, 4, (32,), move_cost=0.0, haste=0.2, within_seconds=75.0)
+    assert rules_beside(150.0) == [quicker, *improvement]
+
+
+def test_a_plan_tells_its_moves_and_what_they_lead_to() -> None:
+    swarm = (
+        server("a", 0, 3, 8.0, movable=False),
+        server("b", 0, 3, 4.0, load_seconds=1800.0, fetch_seconds=60.0),
+        server("c", 3, 6, 4.0, movable=False),
+    )
+    made = plan(6, *swarm, move_cost=0.1)
+    moves = (PlannedMove("b", Span(0, 3), Span(3, 6), 4.0, 1800.0),)
+    outlook = Outlook(moves, 8.0, uncovered_blocks=0, cost_rps=0.4, gain_rps=4.0, covered_in_seconds=0.0)
+    assert made == Plan(
+        moves,
+        bottleneck_before_rps=4.0,
+        uncovered_before=0,
+        is_emergency=False,
+        best=outlook,
+        movable=1,
+        covered_in_seconds_before=0.0,
+    )
+    assert made.move_of("b") is made.moves[0]
+    assert made.move_of("a") is None
+
+
+def test_a_plan_that_closes_a_hole_tells_when() -> None:
+    pile = [server("a", 0, 3, 6.0, load_seconds=60.0, fetch_seconds=40.0), server("b", 0, 3, 6.0, movable=False)]
+    made = plan(6, *pile)
+    moves = (PlannedMove("a", Span(0, 3), Span(3, 6), 6.0, 60.0),)
+    outlook = Outlook(moves, 6.0, uncovered_blocks=0, cost_rps=0.0, gain_rps=6.0, covered_in_seconds=100.0)
+    assert made == Plan(
+        moves,
+        0.0,
+        uncovered_before=3,
+        is_emergency=True,
+        best=outlook,
+        movable=2,
+        covered_in_seconds_before=math.inf,
+    )
