@@ -514,3 +514,43 @@ def test_a_plan_that_closes_a_hole_tells_when() -> None:
         movable=2,
         covered_in_seconds_before=math.inf,
     )
+
+
+def test_a_plan_has_to_lead_to_more_than_what_the_blocks_that_were_read_have() -> None:
+    swarm = (server("a", 0, 3, 9.0), server("b", 0, 3, 6.0), server("c", 3, 6, 2.0))
+
+    def made(*unread: int) -> Plan:
+        return make_plan(swarm, total_blocks=6, move_cost=_COST, unread=frozenset(unread))
+
+    free = made()
+    assert [move.target for move in free.moves] == [Span(3, 6)]
+    # As long as one of the weakest was read, the others are no weaker than that.
+    assert made(4, 5) == free
+    assert made(0, 1, 2) == free
+    assert made(3, 4, 5) == made(*range(6)) == replace(free, moves=())
+
+
+def test_nobody_leaves_blocks_who_may_serve_as_much_there_as_it_announces() -> None:
+    def beside(announced: float) -> Plan:
+        loud = {"announced": announced}
+        return plan(6, server("a", 0, 3, 4.0, movable=False, **loud), server("b", 3, 6, **loud), server("c", 3, 6))
+
+    assert [move.peer_id for move in beside(1.0).moves] == ["b"]
+    # If both serve five times what is counted for them, the blocks that `b` leaves would have been the stronger ones.
+    assert "b" not in [move.peer_id for move in beside(5.0).moves]
+
+
+def test_where_a_server_goes_that_may_be_gone_does_not_count() -> None:
+    swarm = (server("a", 0, 3, 9.0), server("b", 0, 3, 9.0), server("c", 3, 6, 5.0))
+    assert [move.peer_id for move in plan(6, *swarm).moves] == ["a"]
+    made = plan(6, replace(swarm[0], is_overdue=True), *swarm[1:])
+    assert [move.peer_id for move in made.moves] == []
+    assert [move.peer_id for move in plan(6, *swarm, server("d", 0, 3, 9.0, is_overdue=True)).moves] == ["a"]
+
+
+def test_a_claim_of_nobody_or_to_where_the_server_is_changes_nothing() -> None:
+    swarm = (server("a", 0, 3, 20.0), server("b", 0, 3), server("c", 3, 6, 1.0))
+    free = plan(6, *swarm)
+    assert free.moves
+    for standing in (Standing("x", Span(2, 5), 5.0), Standing("b", Span(0, 3), 5.0)):
+        assert make_plan(swarm, total_blocks=6, move_cost=_COST, standing=standing) == free
