@@ -225,13 +225,14 @@ def test_a_search_that_gains_nothing_has_its_numbers_too(monkeypatch: pytest.Mon
 
 def test_a_server_that_stays_is_told_all_of_it() -> None:
     there = snapshot(modules_from(6, (0, 3, 5.0), (3, 6, 5.0), first_block=10))
-    assert decide(there, own(Span(10, 13)), policy=PolicySettings(quality=1.5)).reasons == (
+    at_its_best = decide(there, own(Span(10, 13)), policy=PolicySettings(quality=1.5))
+    assert at_its_best.reasons == (
         Reason(name="already_at_best_place", values={"span": "10:13"}),
         Reason(name="forced", values={"limit": 1.5}),
     )
     too_large = decide(there, own(Span(10, 13), 7))
     assert too_large.reasons == (Reason(name="too_many_blocks", values={"num_blocks": 7, "total_blocks": 6}),)
-    for decision in (decide(there, own(Span(10, 13))), too_large):
+    for decision in (decide(there, own(Span(10, 13))), at_its_best, too_large):
         assert decision.before == SwarmNumbers(bottleneck_rps=5, bound_rps=5, uncovered_blocks=0)
     first = decide(there, OwnServer(peer_id="QmNew", span=None, num_blocks=2, throughput=5.0))
     assert first.reasons == (Reason(name="first_placement", values={"target": "10:12"}),)
