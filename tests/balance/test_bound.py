@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import sys
 import warnings
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -18,19 +20,28 @@ from tests.balance.swarms import spans_from
 sizes = st.lists(st.tuples(st.integers(1, 5), st.sampled_from([1.0, 2.0, 3.5, 10.0])), min_size=1, max_size=4)
 
 
+def from_the_end(values: list[float]) -> list[float]:
+    """Sum up what is left when the first none, one, two, ... are taken away; the last ones are added first."""
+    return [*reversed([*accumulate(reversed(values))]), 0]
+
+
 def plainly(servers: list[tuple[int, float]], total_blocks: int) -> float:
-    """Give the least of what the proof says, for every distance and every number of servers taken away."""
+    """Give the least of what the proof says, for every distance and every number of servers taken away.
+
+    Of equally fast servers the first is taken away first.
+    """
     fastest_first = sorted(servers, key=lambda server: -server[1])
+    others = from_the_end([throughput for _, throughput in fastest_first])
     bound = math.inf
     for distance in range(1, total_blocks + 1):
         looked_at = math.ceil(total_blocks / distance)
         shares = [min(looked_at, math.ceil(length / distance)) for length, _ in fastest_first]
+        brought = from_the_end([rps * share for (_, rps), share in zip(fastest_first, shares, strict=True)])
         for taken in range(len(servers) + 1):
             left = looked_at - sum(shares[:taken])
             if left > 0:
-                others = [throughput for _, throughput in fastest_first[taken:]]
-                brought = sum(rps * share for rps, share in zip(others, shares[taken:], strict=True))
-                bound = min(bound, brought / left, sum(others[: sum(shares[taken:]) // left]))
+                most_on_one = taken + sum(shares[taken:]) // left
+                bound = min(bound, brought[taken] / left, others[taken] - others[min(most_on_one, len(servers))])
     return bound
 
 
@@ -49,6 +60,15 @@ def test_the_bound_is_the_least_of_all_that_its_proof_gives(case: tuple[list[tup
     assert throughput_bound(spans_from(*((0, *server) for server in case[0])), total_blocks) == expected
     placed = [(Span(0, length), throughput) for length, throughput in servers]
     assert measure_placed(placed, total_blocks).bound_rps == expected
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_bound_of_many_servers_is_the_same_to_the_bit_everywhere(seed: int) -> None:
+    draws = random.Random(seed)  # noqa: S311 - a swarm, not a secret
+    total_blocks, throughputs = draws.randint(8, 40), [draws.uniform(0.1, 10) for _ in range(3)]
+    servers = [(draws.randint(1, total_blocks // 4), draws.choice(throughputs)) for _ in range(40)]
+    placed = [(Span(0, length), throughput) for length, throughput in servers]
+    assert measure_placed(placed, total_blocks).bound_rps == plainly(servers, total_blocks)
 
 
 @given(st.integers(1, 5), sizes)
