@@ -88,6 +88,11 @@ def test_a_claim_of_a_server_that_is_there_already_is_done_with() -> None:
     assert (one.final, one.serving, one.movable) == (Span(6, 9), True, True)
 
 
+def test_a_claim_that_the_own_sidecar_does_not_know_is_of_its_last_life() -> None:
+    one = view(spans_from((0, 3, 5.0)), sidecar("QmA", claim(6, 9)))["QmA"]
+    assert (one.final, one.movable) == (Span(0, 3), True)
+
+
 def test_a_claim_counts_until_it_expires() -> None:
     seen = view(spans_from((0, 3, 5.0), (0, 3, 5.0)), sidecar("QmB", claim(6, 9, expires_at=NOW)))
     assert seen["QmB"].final == Span(0, 3)
@@ -388,6 +393,14 @@ def test_who_waits_for_whom_follows_from_what_one_move_alone_does() -> None:
     assert waits(planned(("a", 2, 4, 5.0)), *strong, weak, other) == ()
     assert waits(planned(("a", 2, 4, 5.0), ("b", 4, 6, 5.0), is_emergency=True), *strong, weak, other) == ()
     assert waits(both, *strong, serving("d", 2, 4, 8.0), serving("e", 4, 6, 9.0)) == ()
+    # Whoever has claimed counts where it is going to be, beside those who are there.
+    three = planned(("a", 4, 6, 5.0), ("b", 2, 4, 1.0), ("c", 0, 2, 5.0))
+    there = [serving("d", 2, 4, 3.0), serving("e", 4, 6, 3.5), *strong]
+    assert waits(three, *there, claims={"b": claim(2, 4)}) == ()
+    assert waits(three, *there) == ("b", "c")
+    # What a server leaves behind counts too.
+    pair = planned(("a", 4, 6, 5.0), ("c", 0, 2, 5.0))
+    assert waits(pair, serving("d", 0, 2, 1.0), strong[0], serving("c", 2, 4, 9.0), serving("e", 4, 6, 2.0)) == ("c",)
     # Nothing stays nothing.
     assert waits(both, *strong, serving("d", 2, 4, 0.0), serving("e", 4, 6, 0.0)) == ("b",)
 
@@ -426,7 +439,7 @@ def test_unread_rows_as_long_as_the_shortest_span_may_hide_a_server() -> None:
     assert hiding_places((4, 5), spans) == frozenset()
     assert hiding_places((6, 4, 5), spans) == {4, 5, 6}
     assert hiding_places((0, 1, 3, 4, 5, 6, 8, 9), spans) == {3, 4, 5, 6}
-    assert hiding_places((4, 7), spans_from((0, 1, 5.0))) == {4, 7}
+    assert hiding_places((4, 7), spans_from((0, 1, 5.0), (0, 3, 5.0))) == {4, 7}
     # Nobody was read of, so that a server of any number of blocks may be there.
     assert hiding_places((4,), {}) == {4}
 
@@ -496,8 +509,10 @@ def test_a_claim_stands_as_long_as_the_plan_keeps_to_it(first_block: int) -> Non
     mine = own(claim=replace(claim(0, 3), target=target, throughput=100.0))
     kept = planned(("QmA", 9, 12, 20.0))
     asked = Asked(kept)
-    servers, plan = follow(asked, mine, sidecar("QmB", claim(target.start, target.end)), first_block=first_block)
+    older = claim(3 + first_block, 6 + first_block, made_at=NOW - 20)
+    servers, plan = follow(asked, mine, sidecar("QmB", older), first_block=first_block)
     assert plan is kept
+    assert servers["QmB"].final == Span(3, 6)
     # No more is counted for it than the others make plausible.
     assert asked.calls == [(servers, Standing("QmA", Span(9, 12), 20.0))]
 
