@@ -137,6 +137,7 @@ UNEQUAL = [
         {},
         {"beam": 1, "sharpnesses": (32,)},
         {"depth": 1, "beam": 50},
+        {"depth": 2, "beam": 20},
         {"depth": 9, "beam": 2, "move_cost": 0.0},
         {"may_uncover": True},
         {"haste": 0.5},
