@@ -67,7 +67,6 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "balance/doubts": ("tests/balance/test_doubts.py",),
     "balance/staging": ("tests/balance/test_staging.py",),
     "balance/search": ("tests/balance/test_search.py",),
-    "balance/candidates": ("tests/balance/test_candidates.py", "tests/balance/test_search.py"),
     "balance/decision": ("tests/balance/test_decision.py",),
     "balance/layout": ("tests/balance/test_layout.py",),
     "balance/petals": ("tests/balance/test_petals_policy.py",),
