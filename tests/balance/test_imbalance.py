@@ -181,6 +181,8 @@ def test_search_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
         for peer in spans
         if (found := check_imbalance(peer, spans, 0.999, total_blocks=80, rng=np.random.RandomState(0))).rounds > 1
     )
+    monkeypatch.setattr("swarmkeel.balance.imbalance.MAX_ROUNDS", found.rounds)
+    assert check_imbalance(peer, spans, 0.999, total_blocks=80, rng=np.random.RandomState(0)) == found
     monkeypatch.setattr("swarmkeel.balance.imbalance.MAX_ROUNDS", found.rounds - 1)
     given_up = check_imbalance(peer, spans, 0.999, total_blocks=80, rng=np.random.RandomState(0))
     assert given_up == ImbalanceCheck(ImbalanceReason.NO_STEADY_PLACEMENT, found.initial_rps, rounds=found.rounds - 1)
@@ -192,6 +194,8 @@ def test_throughputs_that_overflow_end_the_search_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert check(3, (0, 1, 1.7e308), (0, 3, 1.7e308), (0, 2, 1.7e308)).rounds < MAX_ROUNDS
+        # A thousandth more than the largest number is infinity, and what is left of it no number.
+        check(3, (0, 1, 1.797e308), (0, 3, 1.797e308), (0, 2, 1.797e308))
 
 
 def test_numpys_global_generator_is_never_touched() -> None:

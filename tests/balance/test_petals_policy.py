@@ -107,6 +107,16 @@ def test_what_the_swarm_would_do_is_summed_in_the_order_of_the_peer_ids() -> Non
     assert after.bottleneck_rps == 0.1 + 0.2 + 0.3 != 0.2 + 0.3 + 0.1
 
 
+def test_after_the_move_a_server_brings_what_its_record_says_to_just_its_target() -> None:
+    forced = PolicySettings(quality=1.5)
+    for total_blocks, bottleneck, uncovered in ((6, 6.0, 0), (8, 0.0, 2)):
+        swarm = snapshot(modules_from(total_blocks, (4, 6, 7.0), (4, 6, 9.0), (0, 2, 6.0)))
+        decision = decide(swarm, own(Span(4, 6)), policy=forced)
+        assert decision.target == Span(2, 4)
+        assert decision.after is not None
+        assert (decision.after.bottleneck_rps, decision.after.uncovered_blocks) == (bottleneck, uncovered)
+
+
 def test_a_server_may_hold_exactly_the_whole_model() -> None:
     decision = decide(snapshot(modules_from(4, (0, 3, 5.0))), own(None, 4))
     assert (decision.verdict, decision.target) == (Verdict.MOVING, Span(0, 4))

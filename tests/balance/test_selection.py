@@ -97,6 +97,7 @@ def test_indices_are_counted_from_the_first_block_read() -> None:
 
 def test_no_blocks_wanted_no_blocks_chosen() -> None:
     assert choose_best_blocks(0, modules_from(3)) == []
+    assert choose_best_blocks(0, []) == []
 
 
 @given(modules=honest_modules(), data=st.data())
