@@ -16,8 +16,9 @@ _LOADED = "import sys; from swarmkeel.cli import main\ntry: main()\nfinally: pri
 @pytest.fixture(scope="module")
 def script() -> str:
     run = subprocess.run(
-        [sys.executable, "-m", "swarmkeel", "--show-completion", "bash"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "swarmkeel", "--show-completion", "bash"], capture_output=True, text=True, check=False
     )
+    assert (run.returncode, run.stderr) == (0, "")
     return run.stdout
 
 
