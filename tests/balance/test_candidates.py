@@ -253,3 +253,74 @@ def test_who_arrives_just_in_time_counts(worth_bounding: float) -> None:
     with mock.patch.multiple(candidates, _WORTH_BOUNDING=worth_bounding):
         found = best_candidates(Movers(servers, 4, 1.0), [state(3, 3, 0, 0)], SOFT, pricing, enough=99)
     assert [(each.row, each.start) for each in found] == [(0, 2), (1, 2), (0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("worth_bounding", [0, math.inf])
+def test_who_arrives_just_in_time_is_not_passed_over_for_who_is_early(worth_bounding: float) -> None:
+    servers = [one("a", 0, 2, load_seconds=60.0), one("b", 0, 2, load_seconds=50.0)]
+    pricing = replace(FREE, within_seconds=60.0)
+    with mock.patch.multiple(candidates, _WORTH_BOUNDING=worth_bounding, _FIRST=1, _AT_ONCE=1):
+        found = best_candidates(Movers(servers, 4, 1.0), [state(3, 3, 0, 0)], SOFT, pricing, enough=1)
+    assert [(each.row, each.start) for each in found] == [(0, 2)]
+
+
+@pytest.mark.parametrize("worth_bounding", [0, math.inf])
+def test_who_is_as_good_as_one_that_was_looked_at_before_is_not_passed_over(worth_bounding: float) -> None:
+    # Fewer blocks are looked at first, but of moves that are as good that of the first server is the first.
+    silent = [one("a", 0, 2, 0.0), one("b", 0, 1, 0.0)]
+    with mock.patch.multiple(candidates, _WORTH_BOUNDING=worth_bounding, _FIRST=1, _AT_ONCE=1):
+        found = best_candidates(Movers(silent, 3, 1.0), [state(1, 1, 1)], SOFT, FREE, enough=1)
+    assert [(each.row, each.start) for each in found] == [(0, 1)]
+
+
+@pytest.mark.parametrize("worth_bounding", [0, math.inf])
+def test_the_only_server_of_many_blocks_is_not_passed_over(worth_bounding: float) -> None:
+    servers = [*(one(f"p{index}", 0, 1) for index in range(8)), one("wide", 0, 4, 0.5)]
+    weak = state(20, 12, 12, 12, 0.2, 0.2, 0.2, 0.2)
+    with mock.patch.multiple(candidates, _WORTH_BOUNDING=worth_bounding, _FIRST=1, _AT_ONCE=1):
+        found = best_candidates(Movers(servers, 8, 1.0), [weak], SOFT, FREE, enough=1)
+    assert [(each.row, each.start) for each in found] == [(8, 4)]
+
+
+def test_of_moves_that_bring_as_much_the_cheapest_is_the_best() -> None:
+    before = state(1.5, 1.5, 1.5, 1.5, 1.5, 1.5, cost=0.5)
+    servers = [one("a", 0, 2, 0.01, load_seconds=36000.0), one("b", 2, 4, 0.01, load_seconds=0.0)]
+    pricing = replace(FREE, move_cost=0.25)
+    (found,) = best_candidates(Movers(servers, 6, 1.0), [before], SOFT, pricing, enough=1)
+    assert (found.row, found.cost) == (1, 0.75)
+    # Ten hours with a hundredth less cost a tenth.
+    (alone,) = best_candidates(Movers(servers[:1], 6, 1.0), [before], SOFT, pricing, enough=1)
+    assert alone.cost == pytest.approx(0.85)
+
+
+def test_a_move_that_costs_more_is_the_best_if_it_brings_more() -> None:
+    servers = [one("a", 0, 2, 1.0, load_seconds=400.0), one("b", 0, 2, 0.1, load_seconds=0.0)]
+    weak = replace(state(1.5, 1.5, 0.2, 0.2), serving=np.array([1.1, 1.1, 1.0, 1.0]))
+    (found,) = best_candidates(Movers(servers, 4, 1.0), [weak], SOFT, FREE, enough=1)
+    assert (found.row, found.start) == (0, 2)
+    assert found.cost == pytest.approx(0.1)
+
+
+def test_to_stay_where_it_is_is_no_move() -> None:
+    movers = Movers([one("a", 2, 4)], 6, 1.0)
+    found = best_candidates(movers, [state(0, 0, 1, 1, 0, 0)], SOFT, FREE, enough=99)
+    assert sorted(each.start for each in found) == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("total_blocks", [1, 2, 3, 4, 8])
+def test_who_serves_all_blocks_leaves_the_weakest_of_all(total_blocks: int) -> None:
+    before = state(*(9.0 - block for block in range(total_blocks)))
+    servers = [one(f"p{index}", 0, total_blocks, 0.5 + index / 8) for index in range(4)]
+    allowed, costs = departures(Movers(servers, total_blocks, 1.0), [before], FREE)
+    assert allowed.all()
+    assert costs[0].tolist() == pytest.approx([(0.5 + index / 8) / 6 for index in range(4)])
+
+
+def test_as_many_moves_are_given_as_are_wanted_whoever_has_but_few_places() -> None:
+    servers = [one("a", 0, 4), *(one(name, 0, 3, shapes=((1, 0.5),)) for name in "bc")]
+    movers, before = Movers(servers, 4, 1.0), [state(3, 3, 3, 1)]
+    every = best_candidates(movers, before, SOFT, FREE, enough=99)
+    assert len(every) == 10
+    assert [best_candidates(movers, before, SOFT, FREE, enough=enough) for enough in range(1, 10)] == [
+        every[:enough] for enough in range(1, 10)
+    ]

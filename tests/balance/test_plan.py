@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from swarmkeel.balance import plan as plans
 from swarmkeel.balance.candidates import DWELL_SECONDS
+from swarmkeel.balance.layout import Placement
 from swarmkeel.balance.plan import Outlook, Plan, PlannedMove, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.search import SearchRules, State, find_states
@@ -403,7 +404,9 @@ def test_a_swarm_of_silent_servers_has_no_plan() -> None:
     assert made.uncovered_before == 4
 
 
-def searches(total_blocks: int, *servers: PlanServer, move_cost: float = _COST) -> list[tuple[SearchRules, list[int]]]:
+def searches(
+    total_blocks: int, *servers: PlanServer, move_cost: float = _COST, standing: Standing | None = None
+) -> list[tuple[SearchRules, list[int]]]:
     """Give the rules of each search that a plan takes, and the servers that may be moved by it."""
     made: list[tuple[SearchRules, list[int]]] = []
 
@@ -412,7 +415,7 @@ def searches(total_blocks: int, *servers: PlanServer, move_cost: float = _COST) 
         return find_states(every, movers, start, unit=unit, rules=rules)
 
     with mock.patch.object(plans, "find_states", noted):
-        plan(total_blocks, *servers, move_cost=move_cost)
+        make_plan(servers, total_blocks=total_blocks, move_cost=move_cost, standing=standing)
     return made
 
 
@@ -554,3 +557,223 @@ def test_a_claim_of_nobody_or_to_where_the_server_is_changes_nothing() -> None:
     assert free.moves
     for standing in (Standing("x", Span(2, 5), 5.0), Standing("b", Span(0, 3), 5.0)):
         assert make_plan(swarm, total_blocks=6, move_cost=_COST, standing=standing) == free
+
+
+@pytest.mark.parametrize("factor", [2.0**-20, 2.0**20])
+def test_throughputs_count_by_their_mean_be_they_tiny_or_huge(factor: float) -> None:
+    def made(unit: float) -> Plan:
+        return plan(6, server("a", 0, 3, 9 * unit), server("b", 0, 3, 6 * unit), server("c", 3, 6, 2 * unit))
+
+    usual, scaled = made(1.0), made(factor)
+    assert usual.best is not None
+    assert scaled.best is not None
+    assert [(move.peer_id, move.target) for move in scaled.moves] == [("b", Span(3, 6))]
+    assert scaled.best.bottleneck_rps == usual.best.bottleneck_rps * factor == 8.0 * factor
+    assert scaled.best.cost_rps == usual.best.cost_rps * factor
+
+
+def test_where_the_mean_is_beyond_all_numbers_throughputs_count_as_they_are() -> None:
+    made = plan(
+        6, server("a", 0, 3, 1e308, movable=False), server("b", 0, 3, 20.0), server("c", 3, 6, 5.0, movable=False)
+    )
+    assert [(move.peer_id, move.target) for move in made.moves] == [("b", Span(3, 6))]
+    assert (made.is_emergency, made.bottleneck_before_rps) == (False, 5.0)
+    assert made.best is not None
+    assert made.best.cost_rps == pytest.approx(0.04)
+
+
+def test_what_a_mover_leaves_behind_may_be_the_new_bottleneck() -> None:
+    made = plan(6, server("a", 0, 3, 6.0, movable=False), server("b", 0, 3), server("c", 3, 6, 4.0, movable=False))
+    assert made.best is not None
+    assert [move.peer_id for move in made.moves] == ["b"]
+    assert made.best.bottleneck_rps == pytest.approx(6.0)
+    assert made.best.gain_rps == pytest.approx(2.0)
+
+
+def claimed(
+    total_blocks: int, swarm: tuple[PlanServer, ...], standing: Standing, *, move_cost: float = _COST
+) -> list[tuple[str, Span, float]]:
+    """Give the moves of a plan with a claim."""
+    made = make_plan(swarm, total_blocks=total_blocks, move_cost=move_cost, standing=standing)
+    return [(move.peer_id, move.target, round(move.throughput, 9)) for move in made.moves]
+
+
+def test_a_claim_gives_way_to_what_is_better_by_more_than_the_cost_of_a_move() -> None:
+    swarm = (server("a", 0, 3, 20.0, movable=False), server("b", 0, 3), server("c", 3, 6, 1.0, movable=False))
+    # Of a mean of 13 a move costs 0.052.
+    assert claimed(6, swarm, Standing("b", Span(3, 6), 4.96)) == [("b", Span(3, 6), 4.96)]
+    assert claimed(6, swarm, Standing("b", Span(3, 6), 4.93)) == [("b", Span(3, 6), 5.0)]
+
+
+def test_where_moves_cost_nothing_a_claim_holds_against_what_is_as_good() -> None:
+    swarm = (server("a", 0, 3, 6.0, movable=False), server("b", 0, 3), server("c", 0, 3))
+    weak = server("d", 3, 6, 1.0, movable=False)
+    assert [move.peer_id for move in plan(6, *swarm, weak, move_cost=0.0).moves] == ["b"]
+    assert claimed(6, (*swarm, weak), Standing("c", Span(3, 6), 5.0), move_cost=0.0) == [("c", Span(3, 6), 5.0)]
+
+
+def test_a_claim_that_brings_too_little_gives_way_to_a_move_that_brings_just_enough() -> None:
+    swarm = (*(server(name, 0, 3, 10.0) for name in "abc"), server("d", 3, 6, 19.0, movable=False))
+    assert claimed(6, swarm, Standing("b", Span(3, 6), 0.5)) == [("a", Span(3, 6), 10.0)]
+
+
+def test_a_claim_that_counts_on_nobody_in_doubt_holds_where_the_best_does() -> None:
+    swarm = (
+        server("a", 0, 3, movable=False),
+        server("b", 0, 3, 1.0),
+        server("c", 0, 3, 4.0, movable=False, is_overdue=True),
+        server("d", 3, 6, 5.0, movable=False),
+    )
+    # With `c` gone, the bottleneck is 5, and more only if `b` serves on both sides.
+    assert not plan(6, *swarm).moves
+    assert claimed(6, swarm, Standing("b", Span(0, 6), 0.6)) == [("b", Span(0, 6), 0.6)]
+
+
+def test_what_follows_on_a_claimed_move_is_one_move_less() -> None:
+    swarm = (server("a", 0, 3, 20.0), server("b", 0, 3), server("c", 3, 6, 1.0))
+    free, following = searches(6, *swarm, standing=Standing("b", Span(3, 6), 5.0))
+    assert following == (replace(free[0], depth=2), free[1])
+
+
+def test_a_claimed_repair_is_kept_if_it_is_worth_nine_tenths_of_the_best() -> None:
+    pile = (
+        server("a", 0, 3, 10.0, movable=False, load_seconds=0.0),
+        server("b", 0, 3, 22.0, movable_in_emergency=False),
+    )
+    for throughput, kept in ((9.0, 9.0), (8.9, 10.0)):
+        standing = Standing("a", Span(3, 6), throughput)
+        assert claimed(6, pile, standing, move_cost=0.0) == [("a", Span(3, 6), kept)]
+
+
+def test_a_claimed_repair_is_given_up_if_it_would_leave_blocks_to_one_who_may_serve_nothing() -> None:
+    pile = (server("a", 0, 3), server("b", 0, 3), server("c", 3, 6, load_seconds=700.0))
+    standing = Standing("c", Span(6, 7), 5.0)
+
+    def made(credit: float) -> list[tuple[str, Span, float]]:
+        doubtful = server("d", 3, 6, movable_in_emergency=False, credit=credit)
+        return claimed(7, (*pile, doubtful), standing, move_cost=0.2)
+
+    assert made(1.0) == [("c", Span(6, 7), 5.0)]
+    assert made(0.0) == [("a", Span(4, 7), 5.0)]
+
+
+def test_where_no_few_moves_close_the_holes_the_whole_swarm_is_laid_out_anew() -> None:
+    # A row of servers that overlap by one block: nearly all have to shift, more than a search looks at together.
+    row = [server(f"p{index:02}", 2 * index, 2 * index + 3) for index in range(13)]
+    made = plan(39, *row)
+    assert made.is_emergency
+    assert [round(move.throughput, 9) for move in made.moves] == [5.0] * 11
+    assert made.best is not None
+    assert made.best.bottleneck_rps == pytest.approx(5.0)
+    assert (made.best.cost_rps, made.best.uncovered_blocks) == (0.0, 0)
+
+
+def test_of_a_layout_and_what_a_search_finds_that_is_taken_which_leads_to_more() -> None:
+    row = (server("a", 0, 3), server("b", 2, 5), server("c", 4, 7))
+
+    def throughputs(of_layout: float) -> list[float]:
+        placements = (Placement(1, Span(3, 6), of_layout), Placement(2, Span(6, 9), of_layout))
+        with mock.patch.object(plans, "lay_out", return_value=placements):
+            return [round(move.throughput, 9) for move in plan(9, *row).moves]
+
+    assert throughputs(4.9) == [5.0, 5.0]
+    assert throughputs(4.0) == [5.0, 5.0]
+
+
+def test_no_layout_leaves_blocks_to_one_who_may_serve_nothing() -> None:
+    def moves(credit: float) -> int:
+        stay = server("b", 0, 3, movable_in_emergency=False, credit=credit)
+        placements = (Placement(0, Span(3, 4), 5.0),)
+        with mock.patch.object(plans, "lay_out", return_value=placements):
+            return len(plan(4, server("a", 0, 3, movable_in_emergency=False), stay).moves)
+
+    assert moves(1.0) == 1
+    assert moves(0.0) == 0
+
+
+def test_a_hole_is_closed_sooner_only_where_the_time_is_worth_the_moves() -> None:
+    def made(dial: float) -> Plan:
+        coming = server("slow", 3, 6, serving=False, movable=False, movable_in_emergency=False, arrives_in=1200.0)
+        pile = [
+            server("a", 0, 3, movable=False, load_seconds=0.0),
+            server("b", 0, 3, movable=False, movable_in_emergency=False),
+        ]
+        weakest = server("weak", 6, 7, 2.0, movable=False, movable_in_emergency=False)
+        return plan(7, coming, *pile, weakest, move_cost=dial)
+
+    # An hour after an outage of twenty minutes is worth three quarters of one without.
+    assert made(0.24).is_emergency
+    assert not made(0.25).is_emergency
+
+
+@pytest.mark.parametrize("arrives_in", [500.0, 600.0])
+def test_who_comes_in_half_the_time_closes_its_hole_by_itself(arrives_in: float) -> None:
+    coming = {"serving": False, "movable": False, "movable_in_emergency": False}
+    slow = server("slow", 3, 6, 5.0, arrives_in=1200.0, **coming)
+    soon = server("soon", 6, 9, 5.0, arrives_in=arrives_in, **coming)
+    made = plan(9, *(server(name, 0, 3, movable=False, load_seconds=60.0) for name in "abc"), slow, soon)
+    assert made.is_emergency
+    assert [move.target for move in made.moves] == [Span(3, 6)]
+    assert made.best is not None
+    assert made.best.covered_in_seconds == arrives_in
+
+
+def test_while_a_slow_hole_is_closed_that_nobody_can_close_sooner_weak_blocks_are_helped() -> None:
+    coming = server("slow", 4, 7, serving=False, movable=False, movable_in_emergency=False, arrives_in=1200.0)
+    pile = [server("a", 0, 2, load_seconds=60.0), server("b", 0, 2, movable=False, movable_in_emergency=False)]
+    made = plan(7, *pile, server("d", 2, 4, 1.0, movable=False, movable_in_emergency=False), coming)
+    assert [move.target for move in made.moves] == [Span(2, 4)]
+    assert not made.is_emergency
+
+
+def test_without_those_who_are_overdue_a_mover_is_missed_where_it_was_and_adds_to_who_is_there() -> None:
+    gone = server("z", 0, 3, 20.0, movable=False, is_overdue=True)
+    alone = (server("a", 0, 3), server("b", 0, 3, 1.0, movable=False), server("c", 3, 6, 3.0, movable=False))
+    assert plan(6, *alone, replace(gone, is_overdue=False)).moves
+    assert not plan(6, *alone, gone).moves
+    strong = (server("a", 0, 3, 20.0, movable=False), server("b", 0, 3, 2.0), server("c", 3, 6, 5.0, movable=False))
+    assert [move.peer_id for move in plan(6, *strong, gone).moves] == ["b"]
+
+
+def test_who_may_serve_but_a_part_is_missed_and_counted_by_that_part() -> None:
+    beside = (server("b", 0, 3, 9.0, movable=False), server("c", 3, 6, 3.0, movable=False))
+    assert [move.peer_id for move in plan(6, server("a", 0, 3, credit=0.1), *beside).moves] == ["a"]
+
+    def exchanged(credit: float) -> list[tuple[str, Span]]:
+        # `a` has to take the place of `b`, so that `b` can help at 3:6.
+        swarm = (
+            server("a", 6, 8, credit=credit),
+            server("b", 0, 3),
+            server("c", 0, 2, 1.0, movable=False, credit=0.5),
+            server("d", 2, 3, 20.0, movable=False),
+            server("e", 3, 6, 1.0, movable=False),
+            server("f", 6, 8, 20.0, movable=False),
+        )
+        return sorted((move.peer_id, move.target) for move in plan(8, *swarm).moves)
+
+    assert exchanged(1.0) == [("a", Span(0, 2)), ("b", Span(3, 6))]
+    assert exchanged(0.001) == []
+
+
+def test_who_may_serve_more_than_is_counted_takes_it_along() -> None:
+    loud = {"announced": 5.0}
+    swarm = (
+        server("a", 0, 1, 9.0, movable=False),
+        server("b", 0, 3, **loud),
+        server("c", 1, 3, 0.5, movable=False),
+        server("d", 3, 4, 1.0, movable=False, **loud),
+    )
+    assert [(move.peer_id, move.target) for move in plan(4, *swarm).moves] == [("b", Span(1, 4))]
+
+
+@pytest.mark.parametrize("beside", [9.0, 20.0])
+def test_the_weakest_block_of_what_is_announced_may_stay_as_it_is(beside: float) -> None:
+    # If all is as announced 4:6 is the weakest, be that more than the counted mean or less.
+    made = plan(
+        6,
+        server("a", 0, 2),
+        server("b", 0, 2, beside, movable=False),
+        server("c", 2, 4, 1.0, movable=False, announced=9.0),
+        server("d", 4, 6, 8.0, movable=False),
+    )
+    assert [(move.peer_id, move.target) for move in made.moves] == [("a", Span(2, 4))]
