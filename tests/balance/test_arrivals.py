@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from swarmkeel.balance.arrivals import Arrivals
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
-from tests.balance.test_plan import server
+from tests.balance.plan_servers import plan_server as server
 
 TOTAL = 6
 

@@ -16,6 +16,7 @@ from swarmkeel.balance.candidates import NOTHING, Candidate, Movers, Pricing, St
 from swarmkeel.balance.coverage import SoftMinimum, sum_coverage
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.swarm.span import Span
+from tests.balance.plan_servers import plan_server
 
 Case = tuple[list[PlanServer], list[Start], SoftMinimum, Pricing, int]
 
@@ -126,16 +127,8 @@ def test_most_servers_of_a_large_swarm_are_passed_over(
     servers = []
     for index in range(2000):
         start = int(draws.randint(0, 30))
-        plain = PlanServer(
-            f"p{index:04}",
-            Span(start, start + int(draws.randint(2, 11))),
-            float(draws.lognormal()),
-            serving=True,
-            movable=True,
-            movable_in_emergency=True,
-            load_seconds=600.0,
-        )
-        servers.append(replace(plain, load_seconds=float(draws.uniform(60, 1200))))
+        span, throughput = (start, start + int(draws.randint(2, 11))), float(draws.lognormal())
+        servers.append(plan_server(f"p{index:04}", *span, throughput, load_seconds=float(draws.uniform(60, 1200))))
     throughputs = [each.throughput for each in servers]
     coverage = sum_coverage([each.final for each in servers], throughputs, 40)
     unit = float(coverage.mean())
@@ -162,16 +155,7 @@ SOFT = SoftMinimum(8)
 
 
 def one(peer_id: str, start: int, end: int, throughput: float = 1.0, **changes: object) -> PlanServer:
-    plain = PlanServer(
-        peer_id,
-        Span(start, end),
-        throughput,
-        serving=True,
-        movable=True,
-        movable_in_emergency=True,
-        load_seconds=600.0,
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type] # any field of it
+    return plan_server(peer_id, start, end, throughput, **changes)
 
 
 def state(*serving: float, cost: float = 0.0, moved: tuple[int, ...] = ()) -> Start:

@@ -24,6 +24,7 @@ from swarmkeel.swarm.record import ServerState
 from swarmkeel.swarm.remote import RemoteSpanInfo, compute_spans
 from swarmkeel.swarm.sidecar import Claim, Sidecar
 from swarmkeel.swarm.span import Span
+from tests.balance.plan_servers import plan_server
 from tests.balance.swarms import honest_modules, modules_from, spans_from
 
 NOW = 1000.0
@@ -352,18 +353,6 @@ def test_a_move_that_helps_only_together_with_another_waits_for_its_claim() -> N
     assert partners("QmC") == ()
 
 
-def serving(peer_id: str, start: int, end: int, throughput: float) -> PlanServer:
-    return PlanServer(
-        peer_id,
-        Span(start, end),
-        throughput,
-        serving=True,
-        movable=True,
-        movable_in_emergency=True,
-        load_seconds=300.0,
-    )
-
-
 def planned(*moves: tuple[str, int, int, float], is_emergency: bool = False) -> Plan:
     """Give a plan of these moves."""
     made = tuple(PlannedMove(peer, HOME, Span(start, end), rps, 300.0) for peer, start, end, rps in moves)
@@ -379,8 +368,8 @@ def waits(
 
 
 def test_who_waits_for_whom_follows_from_what_one_move_alone_does() -> None:
-    strong = [serving(name, 0, 2, 5.0) for name in "abc"]
-    weak, other = serving("d", 2, 4, 1.0), serving("e", 4, 6, 1.0)
+    strong = [plan_server(name, 0, 2, 5.0) for name in "abc"]
+    weak, other = plan_server("d", 2, 4, 1.0), plan_server("e", 4, 6, 1.0)
     both = planned(("a", 2, 4, 5.0), ("b", 4, 6, 5.0))
     assert waits(both, *strong, weak, other) == ("b",)
     assert waits(both, *strong, weak, other, peer_id="b") == ("a",)
@@ -392,17 +381,19 @@ def test_who_waits_for_whom_follows_from_what_one_move_alone_does() -> None:
     assert waits(both, *strong, weak, other, peer_id="c") == ()
     assert waits(planned(("a", 2, 4, 5.0)), *strong, weak, other) == ()
     assert waits(planned(("a", 2, 4, 5.0), ("b", 4, 6, 5.0), is_emergency=True), *strong, weak, other) == ()
-    assert waits(both, *strong, serving("d", 2, 4, 8.0), serving("e", 4, 6, 9.0)) == ()
+    assert waits(both, *strong, plan_server("d", 2, 4, 8.0), plan_server("e", 4, 6, 9.0)) == ()
     # Whoever has claimed counts where it is going to be, beside those who are there.
     three = planned(("a", 4, 6, 5.0), ("b", 2, 4, 1.0), ("c", 0, 2, 5.0))
-    there = [serving("d", 2, 4, 3.0), serving("e", 4, 6, 3.5), *strong]
+    there = [plan_server("d", 2, 4, 3.0), plan_server("e", 4, 6, 3.5), *strong]
     assert waits(three, *there, claims={"b": claim(2, 4)}) == ()
     assert waits(three, *there) == ("b", "c")
     # What a server leaves behind counts too.
     pair = planned(("a", 4, 6, 5.0), ("c", 0, 2, 5.0))
-    assert waits(pair, serving("d", 0, 2, 1.0), strong[0], serving("c", 2, 4, 9.0), serving("e", 4, 6, 2.0)) == ("c",)
+    assert waits(
+        pair, plan_server("d", 0, 2, 1.0), strong[0], plan_server("c", 2, 4, 9.0), plan_server("e", 4, 6, 2.0)
+    ) == ("c",)
     # Nothing stays nothing.
-    assert waits(both, *strong, serving("d", 2, 4, 0.0), serving("e", 4, 6, 0.0)) == ("b",)
+    assert waits(both, *strong, plan_server("d", 2, 4, 0.0), plan_server("e", 4, 6, 0.0)) == ("b",)
 
 
 @given(
@@ -419,7 +410,7 @@ def test_a_move_waits_if_the_weakest_block_gains_nothing_without_the_others(
     }
     everywhere = [(0, 6, 1.0)]  # no block is without a server
     made = planned(*((name, *place) for name, place in goes_to.items()))
-    servers = [serving(name, *place) for name, place in zip("abcdefgh", [*spans, *everywhere], strict=False)]
+    servers = [plan_server(name, *place) for name, place in zip("abcdefgh", [*spans, *everywhere], strict=False)]
     found = waits(made, *servers, claims={name: claim(*goes_to[name][:2]) for name in claimed})
 
     def weakest(*moved: str) -> float:

@@ -20,22 +20,10 @@ from swarmkeel.balance.plan import Outlook, Plan, PlannedMove, Standing, make_pl
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.search import SearchRules, State, find_states
 from swarmkeel.swarm.span import Span
+from tests.balance.plan_servers import plan_server as server
 from tests.support.examples import examples
 
 _COST = 0.04
-
-
-def server(peer_id: str, start: int, end: int, throughput: float = 5.0, **changes: object) -> PlanServer:
-    plain = PlanServer(
-        peer_id,
-        Span(start, end),
-        throughput,
-        serving=True,
-        movable=True,
-        movable_in_emergency=True,
-        load_seconds=600.0,
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type] # any field of it
 
 
 def plan(total_blocks: int, *servers: PlanServer, move_cost: float = _COST) -> Plan:

@@ -22,8 +22,8 @@ from swarmkeel.balance.search import (
     take_step,
 )
 from swarmkeel.swarm.span import Span
+from tests.balance.plan_servers import plan_server as server
 from tests.balance.test_candidates import by_itself
-from tests.balance.test_plan import server
 
 RULES = SearchRules(depth=3, beam=3, sharpnesses=(8,), move_cost=0.04)
 

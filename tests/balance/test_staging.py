@@ -12,7 +12,8 @@ from swarmkeel.balance.plan import Plan, PlannedMove, Standing, make_plan
 from swarmkeel.balance.plan_server import PlanServer
 from swarmkeel.balance.staging import MAX_DEPARTURES, LikelySpan, choose_spans_to_stage, likely_next_spans
 from swarmkeel.swarm.span import Span
-from tests.balance.test_plan import server, swarms
+from tests.balance.plan_servers import plan_server as server
+from tests.balance.test_plan import swarms
 from tests.support.examples import examples
 
 
