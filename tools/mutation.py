@@ -1,10 +1,9 @@
 """Test the tests: `make mutation` breaks the code in small ways, one at a time, and sees whether a test fails.
 
-mutmut makes the mutants, in a copy of the checkout for each module under build/mutation, and `tools/mutant_runner.py` runs the tests on each. What
-is found is kept in
-`measured.json`, so that one module can be measured anew without the others; `explained.toml`, kept by hand, says of each
-mutant that no test notices why none needs to. The page docs/mutation.md is written from both. It ends with exit code 1
-if a survivor has no explanation, or an explanation no survivor.
+mutmut makes the mutants, in a copy of the checkout for each module under build/mutation, and `tools/mutant_runner.py` runs
+the tests on each. What is found is kept in `measured.json`, so that one module can be measured anew without the others;
+`explained.toml`, kept by hand, says of each mutant that no test notices why none needs to. The page docs/mutation.md is written
+from both. It ends with exit code 1 if a survivor has no explanation, or an explanation no survivor.
 
     make mutation                             everything that has tests named below
     make mutation ARGS=daemon/move            one module; several by several words
