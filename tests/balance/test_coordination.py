@@ -501,7 +501,9 @@ def test_a_claim_stands_as_long_as_the_plan_keeps_to_it(first_block: int) -> Non
     kept = planned(("QmA", 9, 12, 20.0))
     asked = Asked(kept)
     older = claim(3 + first_block, 6 + first_block, made_at=NOW - 20)
-    servers, plan = follow(asked, mine, sidecar("QmB", older), first_block=first_block)
+    # Whoever claimed later is only asked to stay where the plan has become another one.
+    younger = claim(6 + first_block, 9 + first_block, made_at=NOW - 1)
+    servers, plan = follow(asked, mine, sidecar("QmB", older), sidecar("QmC", younger), first_block=first_block)
     assert plan is kept
     assert servers["QmB"].final == Span(3, 6)
     # No more is counted for it than the others make plausible.
